@@ -1,0 +1,339 @@
+"""One client connection: reads requests, has them answered, one after the other.
+
+Every exchange walks through the same steps whatever becomes of it: idle, head, handler, and then
+`_conclude`, the one place where a failure becomes a status, and the log. Requests that a client
+pipelines wait in the kernel's buffer (one read's worth in ours), so they are answered in order and
+cost no memory.
+
+One cancel scope covers an exchange and the idle time before it (`net.watchdog`). Three things end
+it early: a budget that runs out, a client that hangs up, and the end of a drain.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import trio
+
+from trio_proxy.errors import ProtocolError, ProxyError, Reason, Source
+from trio_proxy.front.body import ClientBody
+from trio_proxy.front.refusal import refusal
+from trio_proxy.front.service import Plan, Service
+from trio_proxy.front.sink import H1Sink
+from trio_proxy.headers import inherited_budget, origin_of
+from trio_proxy.lifecycle import Exchange, Phase, Try
+from trio_proxy.messages import Framing, Request
+from trio_proxy.net.streams import READ_SIZE, Stream
+from trio_proxy.net.watchdog import Watchdog, send_all
+from trio_proxy.policy.deadlines import Deadlines
+from trio_proxy.wire.h1 import ServerWire
+
+log = logging.getLogger("trio_proxy.front")
+
+#: A FIN this soon behind the end of a request is taken for a half-close, whose sender waits for the
+#: answer; a later one for a client that has gone. TCP cannot tell the two apart. Who half-closes on
+#: purpose does so with the request; who gives up does so later.
+HALF_CLOSE_SECONDS = 0.01
+
+#: How long, and for how many bytes, a connection that is closed after an answer goes on reading, so
+#: that a reset does not destroy the answer on its way (nginx: lingering_close).
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 16 * 1024 * 1024
+
+
+class Connection:
+    """Serves one client until either side has had enough. Closes the stream in the end."""
+
+    def __init__(self, stream: Stream, service: Service) -> None:
+        self._stream = stream
+        self._service = service
+        self._wire = ServerWire(service.plan.head_limits)
+        self._trusted: tuple[object, bool] = (None, False)
+        self._watchdog: Watchdog | None = None
+        self._exchange: Exchange | None = None
+        self._sink: H1Sink | None = None
+        self._request: Request | None = None
+        self._half_closed = False
+        self._nursery: trio.Nursery
+
+    def __repr__(self) -> str:
+        phase = self._exchange.phase if self._exchange else "idle"
+        return f"<Connection {self._stream!r} {phase}>"
+
+    async def run(self) -> None:
+        """Serve until the connection ends. What a peer does raises nothing from here."""
+        self._service.add(self)
+        self._stream.on_hangup = self._on_hangup
+        try:
+            async with trio.open_nursery() as self._nursery:
+                while await self._serve_one():
+                    pass
+        finally:
+            self._stream.close()
+            self._service.remove(self)
+
+    async def _serve_one(self) -> bool:
+        """Wait for one request and see it through; whether another may follow."""
+        watchdog = self._watchdog = Watchdog(Deadlines(self._service.plan.seconds))
+        exchange = self._exchange = self._sink = self._request = None
+        failure: ProxyError | None = None
+        try:
+            with watchdog.scope:
+                if not self._wire.leftover and not await self._await_first_byte(watchdog):
+                    return False
+                exchange = self._exchange = self._new_exchange()
+                failure = await self._answer(exchange, watchdog)
+            if exchange is None:
+                return False  # the idle deadline, or a drain
+            if watchdog.scope.cancelled_caught:
+                failure = watchdog.failure(exchange)
+            return await self._conclude(exchange, failure)
+        finally:
+            if exchange is not None:
+                self._end(exchange)
+
+    async def _await_first_byte(self, watchdog: Watchdog) -> bool:
+        """Idle until the client sends something; False if it ends the connection instead."""
+        if self._half_closed or self._service.draining:
+            return False
+        watchdog.arm("idle")
+        try:
+            while True:
+                await self._stream.wait_readable()
+                data = self._stream.receive_nowait(READ_SIZE)
+                if data is not None:
+                    break
+        except (OSError, trio.ClosedResourceError):
+            return False
+        self._wire.feed(data)
+        return bool(data)
+
+    def _new_exchange(self) -> Exchange:
+        self._service.observer.request_started()
+        peer = self._stream.peer
+        exchange = Exchange(
+            started_at=trio.current_time(), started_wall=time.time(), peer=peer, client_ip=peer
+        )
+        exchange.bytes_received = len(self._wire.leftover)
+        return exchange
+
+    async def _answer(self, exchange: Exchange, watchdog: Watchdog) -> ProxyError | None:
+        """Read the head and run the handler; what went wrong, if anything."""
+        plan = self._service.plan
+        try:
+            request = await self._read_head(exchange, watchdog, plan)
+            exchange.phase = Phase.ROUTE
+            origin = origin_of(request, exchange.peer, plan.rules, trusted=self._is_trusted(plan))
+            exchange.client_ip, exchange.trace_id = origin.client_ip, origin.trace_id
+            budget = inherited_budget(request, plan.rules) if origin.trusted else None
+            watchdog.deadlines.start_total(trio.current_time(), budget)
+            self._check_body_size(request, plan)
+            body = ClientBody(
+                self._wire, self._stream, exchange, self._service.relay_buffer, plan.max_body_bytes
+            )
+            self._sink = H1Sink(
+                self._service,
+                self._stream,
+                self._wire,
+                exchange,
+                request,
+                body,
+                watchdog,
+                self._nursery,
+            )
+            await plan.handler.handle(exchange, request, origin, self._sink)
+        except ProxyError as exc:
+            return exc
+        except Exception as exc:
+            # A fault of ours costs this exchange, and nobody else anything.
+            log.exception(
+                "internal error in phase %s trace_id=%s", exchange.phase, exchange.trace_id
+            )
+            return ProxyError(Source.PROXY, exchange.phase, Reason.INTERNAL, detail=repr(exc))
+        return None
+
+    async def _read_head(self, exchange: Exchange, watchdog: Watchdog, plan: Plan) -> Request:
+        """The request head, within one budget for the whole of it (a slow sender gains nothing)."""
+        watchdog.deadlines.seconds = plan.seconds
+        self._wire.start_cycle(plan.head_limits)
+        armed = False
+        while True:
+            try:
+                request = self._wire.next_request()
+            except ProtocolError as exc:
+                raise ProxyError(
+                    Source.CLIENT, Phase.READ_HEAD, exc.reason, detail=exc.detail
+                ) from exc
+            if request is not None:
+                break
+            if not armed:
+                watchdog.arm("head")
+                armed = True
+            self._wire.feed(await self._receive_head_bytes(exchange))
+        exchange.bytes_received -= len(self._wire.leftover) if self._wire.body_complete else 0
+        exchange.method = request.method.decode("ascii")
+        exchange.target = request.target.decode("ascii")
+        exchange.version = request.version.decode("ascii")
+        self._request = request
+        return request
+
+    async def _receive_head_bytes(self, exchange: Exchange) -> bytes:
+        try:
+            while (data := self._stream.receive_nowait(READ_SIZE)) is None:
+                await self._stream.wait_readable()
+        except (OSError, trio.ClosedResourceError) as exc:
+            raise ProxyError(
+                Source.CLIENT, Phase.READ_HEAD, Reason.CLIENT_GONE, detail=str(exc)
+            ) from exc
+        if not data:
+            detail = "ended inside a request head"
+            raise ProxyError(Source.CLIENT, Phase.READ_HEAD, Reason.CLIENT_GONE, detail=detail)
+        exchange.bytes_received += len(data)
+        return data
+
+    def _is_trusted(self, plan: Plan) -> bool:
+        """Whether the peer is a trusted proxy; looked up once per connection and set of rules."""
+        if self._trusted[0] is not plan.rules:
+            self._trusted = (plan.rules, plan.rules.trusts(self._stream.peer))
+        return self._trusted[1]
+
+    def _check_body_size(self, request: Request, plan: Plan) -> None:
+        """RFC 9110 §15.5.14; a body of unknown length is measured as it is read."""
+        length = request.body.length
+        if request.body.framing is Framing.LENGTH and 0 < plan.max_body_bytes < length:
+            detail = f"{length} bytes"
+            raise ProxyError(Source.CLIENT, Phase.READ_HEAD, Reason.BODY_TOO_LARGE, detail=detail)
+
+    # The end of an exchange.
+
+    async def _conclude(self, exchange: Exchange, failure: ProxyError | None) -> bool:
+        """See the exchange off, telling the client of a failure if that is still possible.
+
+        Returns whether the connection can take another request.
+        """
+        sink = self._sink
+        for done in sink.holds if sink is not None else ():
+            await done.wait()
+        if failure is not None:
+            exchange.error = failure
+            return await self._fail(exchange, failure)
+        if sink is None or sink.switched:
+            return False
+        if sink.keep_alive and sink.body.complete:
+            return True
+        await self._close_gently(expect_more=not sink.body.complete)
+        return False
+
+    async def _fail(self, exchange: Exchange, failure: ProxyError) -> bool:
+        exchange.status = exchange.status if exchange.head_sent else failure.status
+        if failure.reason in (Reason.CLIENT_GONE, Reason.CLIENT_STALLED):
+            self._stream.abort()
+            return False
+        if exchange.head_sent:
+            # The client must see that this is not all: a reset also shows it to one that takes the
+            # end of the connection for the end of the body.
+            self._stream.abort()
+            return False
+        return await self._refuse(exchange, failure)
+
+    async def _refuse(self, exchange: Exchange, failure: ProxyError) -> bool:
+        """Send the proxy's own answer. A request that was read to its end keeps the connection."""
+        request = self._request
+        keep_alive = (
+            request is not None
+            and request.keep_alive
+            and self._wire.body_complete
+            and not self._service.draining
+        )
+        head, body = refusal(failure, exchange, request, self._service.plan.rules)
+        data = self._wire.encode_refusal(head, body, keep_alive=keep_alive)
+        watchdog = Watchdog(Deadlines(self._service.plan.seconds))
+        with watchdog.scope:
+            try:
+                exchange.head_sent = True
+                await send_all(self._stream, data, watchdog, "client_write")
+                exchange.bytes_sent += len(data)
+                exchange.body_bytes_sent += len(body)
+            except (OSError, trio.ClosedResourceError):
+                return False
+        if watchdog.scope.cancelled_caught:
+            return False
+        if not keep_alive:
+            await self._close_gently(expect_more=True)
+        return keep_alive
+
+    async def _close_gently(self, *, expect_more: bool) -> None:
+        """End our side, then read and drop what still comes, for a bounded while."""
+        self._stream.send_eof()
+        if not expect_more and not self._stream.is_readable():
+            return
+        left = LINGER_BYTES
+        with trio.move_on_after(LINGER_SECONDS):
+            try:
+                while left > 0:
+                    size = self._stream.receive_into_nowait(self._service.relay_buffer)
+                    if size == 0:
+                        return
+                    left -= size or 0
+                    if size is None:
+                        await self._stream.wait_readable()
+                    else:
+                        await trio.lowlevel.checkpoint()
+            except (OSError, trio.ClosedResourceError):
+                return
+
+    def _end(self, exchange: Exchange) -> None:
+        """The last phase: always reached, also when everything is being torn down."""
+        exchange.ended_in = exchange.phase
+        exchange.phase = Phase.LOG
+        exchange.ended_at = trio.current_time()
+        complete = self._sink is not None and (self._sink.ended or self._sink.switched)
+        if exchange.error is None and not complete:
+            exchange.error = ProxyError(Source.PROXY, exchange.ended_in, Reason.SHUTTING_DOWN)
+        if exchange.error is not None and exchange.tries:
+            _blame_last_try(exchange.tries[-1], exchange.error)
+        self._exchange = None
+        self._service.observer.exchange_ended(exchange)
+
+    # What happens to the connection from outside, all of it between task steps.
+
+    def _on_hangup(self, reset: bool) -> None:
+        exchange, watchdog = self._exchange, self._watchdog
+        if not reset and not self._has_gone():
+            self._half_closed = True
+        elif exchange is not None and watchdog is not None:
+            how = "reset" if reset else "closed"
+            error = ProxyError(Source.CLIENT, exchange.phase, Reason.CLIENT_GONE, detail=how)
+            watchdog.abort(error)
+
+    def _has_gone(self) -> bool:
+        """Whether a FIN that has come just now means that nobody waits for the answer."""
+        sink = self._sink
+        if self._exchange is None or sink is None or sink.switched:
+            return False  # the reader, or the tunnel, comes upon it in order
+        if not sink.body.complete:
+            return not sink.body.can_still_complete()
+        return trio.current_time() - sink.body.completed_at > HALF_CLOSE_SECONDS
+
+    def start_drain(self) -> None:
+        """Close if idle; otherwise the exchange under way is the last one."""
+        idle = self._exchange is None and not self._stream.is_readable()
+        if idle and self._watchdog is not None:
+            self._watchdog.scope.cancel(reason="draining an idle connection")
+
+    def cut(self) -> None:
+        """End the exchange under way: the drain's time is up."""
+        if self._exchange is not None and self._watchdog is not None:
+            phase = self._exchange.phase
+            self._watchdog.abort(ProxyError(Source.PROXY, phase, Reason.SHUTTING_DOWN))
+        elif self._watchdog is not None:
+            self._watchdog.scope.cancel(reason="the drain is over")
+
+
+def _blame_last_try(last: Try, error: ProxyError) -> None:
+    """Deadlines and departures cancel a try from outside, so it cannot say itself how it ended."""
+    if last.outcome == "unfinished":
+        last.outcome = error.reason.slug
+    if last.failure is None and error.source is Source.UPSTREAM:
+        last.failure = error

@@ -1,0 +1,59 @@
+"""The answers that the proxy makes itself: one status table, one short body, RFC 9209's field."""
+
+from __future__ import annotations
+
+import http
+import json
+from email.utils import formatdate
+
+from trio_proxy.errors import ProxyError
+from trio_proxy.headers import PROXY_NAME, HeaderRules
+from trio_proxy.lifecycle import Exchange
+from trio_proxy.messages import Field, Request, ResponseHead, first_value
+
+#: What a client is told to wait before it comes again after a 503, in seconds.
+RETRY_AFTER_SECONDS = 1
+
+
+def refusal(
+    error: ProxyError, exchange: Exchange, request: Request | None, rules: HeaderRules
+) -> tuple[ResponseHead, bytes]:
+    """The response for a failure, without framing: it names the phase and no internals."""
+    verdict = error.reason.value
+    phrase = http.HTTPStatus(verdict.status).phrase
+    accept = first_value(request.fields, b"accept") if request is not None else None
+    if accept is not None and b"json" in accept.lower():
+        kind = b"application/json"
+        body = _json_body(verdict.status, phrase, verdict.text, error, exchange)
+    else:
+        kind = b"text/plain; charset=utf-8"
+        body = f"{verdict.status} {phrase}: {verdict.text} (phase: {error.phase})\n".encode()
+    fields: list[Field] = [
+        (b"Date", formatdate(usegmt=True).encode()),
+        (b"Content-Type", kind),
+        (b"Via", b"1.1 " + PROXY_NAME),
+        (b"Proxy-Status", _proxy_status(verdict.error_type, exchange, rules)),
+    ]
+    if exchange.trace_id:
+        fields.append((b"X-Trace-ID", exchange.trace_id.encode()))
+    if verdict.status in (429, 503):
+        fields.append((b"Retry-After", b"%d" % RETRY_AFTER_SECONDS))
+    return ResponseHead(status=verdict.status, reason=phrase.encode(), fields=fields), body
+
+
+def _json_body(status: int, phrase: str, text: str, error: ProxyError, exchange: Exchange) -> bytes:
+    facts = {
+        "status": status,
+        "title": phrase,
+        "detail": text,
+        "phase": str(error.phase),
+        "trace_id": exchange.trace_id,
+    }
+    return json.dumps(facts).encode() + b"\n"
+
+
+def _proxy_status(error_type: str, exchange: Exchange, rules: HeaderRules) -> bytes:
+    value = b"%s; error=%s" % (PROXY_NAME, error_type.encode())
+    if rules.expose_upstream and exchange.upstream:
+        value += b'; next-hop="%s"' % exchange.upstream.encode()
+    return value

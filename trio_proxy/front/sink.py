@@ -1,0 +1,123 @@
+"""The response on its way to an HTTP/1.1 client.
+
+What is started and written is held until `flush`, so that a head and the body that came with it
+leave in one send; a handler flushes before each wait, so nothing is held back that could go.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from trio_proxy.errors import ProxyError, Reason, Source
+from trio_proxy.front.body import ClientBody
+from trio_proxy.front.service import Service
+from trio_proxy.lifecycle import Exchange
+from trio_proxy.messages import Fields, Request, ResponseHead
+from trio_proxy.net.streams import Stream
+from trio_proxy.net.watchdog import Watchdog, send_all, send_borrowed
+from trio_proxy.wire.h1 import Chunk, ServerWire
+
+
+class H1Sink:
+    """`Sink` on one connection, for one exchange."""
+
+    def __init__(
+        self,
+        service: Service,
+        stream: Stream,
+        wire: ServerWire,
+        exchange: Exchange,
+        request: Request,
+        body: ClientBody,
+        watchdog: Watchdog,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.watchdog = watchdog
+        self.nursery = nursery
+        self.relay_buffer = service.relay_buffer
+        self.body = body
+        #: The client was told that it may send another request.
+        self.keep_alive = False
+        #: The whole response has been handed over.
+        self.ended = False
+        #: The stream carries another protocol now.
+        self.switched = False
+        #: Tasks of this exchange that must have ended before the connection goes on.
+        self.holds: list[trio.Event] = []
+        self._service = service
+        self._stream = stream
+        self._wire = wire
+        self._exchange = exchange
+        self._request = request
+        self._pending: list[Chunk] = []
+        self._started = False
+
+    async def inform(self, head: ResponseHead) -> None:
+        data = self._wire.encode_interim(head)
+        await self._send(data)
+
+    def start(self, head: ResponseHead) -> None:
+        self.keep_alive = (
+            self._request.keep_alive
+            and not self._service.draining
+            and self._wire.can_keep_alive(head)
+        )
+        self._started = True
+        self._exchange.status = head.status
+        self._pending.append(self._wire.encode_head(head, keep_alive=self.keep_alive))
+
+    def write(self, data: bytes) -> None:
+        self._pending.extend(self._wire.encode_data(data))
+        self._exchange.body_bytes_sent += len(data)
+
+    async def flush(self) -> None:
+        pending = self._pending
+        if not pending:
+            return
+        data = pending[0] if len(pending) == 1 else b"".join(pending)
+        pending.clear()
+        self._exchange.head_sent = self._started
+        await self._send(data)
+
+    async def _send(self, data: Chunk) -> None:
+        self._exchange.bytes_sent += len(data)
+        try:
+            await send_all(self._stream, data, self.watchdog, "client_write")
+        except (OSError, trio.ClosedResourceError) as exc:
+            raise self._gone(exc) from exc
+
+    async def send_through(self, view: memoryview) -> None:
+        await self.flush()
+        self._wire.encode_data(view)  # of known length, so h11 counts it and adds nothing
+        self._exchange.body_bytes_sent += len(view)
+        self._exchange.bytes_sent += len(view)
+        try:
+            await send_borrowed(self._stream, view, self.watchdog, "client_write")
+        except (OSError, trio.ClosedResourceError) as exc:
+            raise self._gone(exc) from exc
+
+    async def end(self, trailers: Fields = ()) -> None:
+        if self.switched:
+            return
+        if end := self._wire.encode_end(trailers):
+            self._pending.append(end)
+        await self.flush()
+        self.ended = True
+
+    async def switch_protocols(self, head: ResponseHead) -> tuple[Stream, bytes]:
+        self._exchange.status = head.status
+        self._exchange.head_sent = True
+        self.switched = True
+        await self._send(self._wire.encode_interim(head))
+        self.watchdog.deadlines.stop_total()
+        self.watchdog.scope.deadline = math.inf
+        return self._stream, self._wire.take_leftover()
+
+    def hold_until(self, done: trio.Event) -> None:
+        self.holds.append(done)
+
+    def _gone(self, exc: Exception) -> ProxyError:
+        phase = self._exchange.phase
+        return ProxyError(Source.CLIENT, phase, Reason.CLIENT_GONE, detail=str(exc))

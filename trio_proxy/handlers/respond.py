@@ -1,0 +1,28 @@
+"""Whole responses for handlers that have theirs in hand."""
+
+from __future__ import annotations
+
+import http
+from email.utils import formatdate
+
+from trio_proxy.contract import Sink
+from trio_proxy.messages import NO_BODY, Body, Fields, Framing, Request, ResponseHead
+
+
+async def respond(
+    sink: Sink, request: Request, status: int, content_type: str, body: bytes, more: Fields = ()
+) -> None:
+    """Send one response of known length; its body stays behind if the request was HEAD."""
+    fields = [(b"Date", formatdate(usegmt=True).encode()), (b"Content-Type", content_type.encode())]
+    is_head = request.method == b"HEAD"
+    head = ResponseHead(
+        status=status,
+        reason=http.HTTPStatus(status).phrase.encode(),
+        fields=[*fields, *more],
+        body=NO_BODY if is_head else Body(Framing.LENGTH, len(body)),
+        declared_length=len(body),
+    )
+    sink.start(head)
+    if body and not is_head:
+        sink.write(body)
+    await sink.end()

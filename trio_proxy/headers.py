@@ -1,0 +1,275 @@
+"""Which header fields go on to the next hop, and which ones the proxy writes itself.
+
+Hop-by-hop fields end here (RFC 9110 §7.6.1), and so does every forwarding field that a client
+without our trust sent: a field that an upstream may believe is either from a trusted proxy or
+from us. Names are compared with ``_`` read as ``-``, because CGI, WSGI and many frameworks cannot
+tell ``X_Real_IP`` from ``X-Real-IP`` either.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from attrs import frozen
+
+from trio_proxy.messages import Field, Fields, Request, ResponseHead, first_value, list_members
+
+IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: The pseudonym in Via and Proxy-Status (RFC 9110 §7.6.3).
+PROXY_NAME = b"trio-proxy"
+
+#: Ends at this hop in both directions.
+HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    )
+)
+
+#: Written anew by the proxy: framing is decided here, Host comes first.
+_REWRITTEN = frozenset((b"content-length", b"host", b"expect", b"x-trace-id"))
+_FORWARDING = frozenset((b"x-real-ip", b"forwarded"))
+_NEVER_IN_TRAILERS = HOP_BY_HOP | frozenset(
+    (
+        b"content-length",
+        b"host",
+        b"authorization",
+        b"cookie",
+        b"set-cookie",
+        b"content-encoding",
+        b"content-type",
+        b"content-range",
+        b"trailer",
+        b"cache-control",
+        b"expect",
+        b"max-forwards",
+        b"range",
+        b"x-trace-id",
+        b"via",
+    )
+)
+
+_TRACE_ID = re.compile(rb"[A-Za-z0-9._\-]{1,128}")
+_MILLISECONDS = re.compile(rb"[0-9]{1,12}")
+
+
+@frozen(kw_only=True)
+class HeaderRules:
+    """The ``[headers]`` table in the shape that the hot path wants.
+
+    ``trusted`` are the networks whose forwarding fields are believed; ``trusts_unix`` the same for
+    clients on unix sockets. ``deadline_header`` is a lower-case name, empty for none.
+    """
+
+    trusted: Sequence[IPNetwork] = ()
+    trusts_unix: bool = False
+    forwarded: bool = False
+    preserve_host: bool = True
+    deadline_header: bytes = b""
+    expose_upstream: bool = False
+
+    def trusts(self, peer: str) -> bool:
+        """Whether forwarding fields from a peer (an IP literal or ``unix:``) are believed."""
+        if peer == "unix:":
+            return self.trusts_unix
+        if not self.trusted:
+            return False
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network for network in self.trusted)
+
+
+@frozen
+class Origin:
+    """Where a request came from, as it is told to the upstream and to the log."""
+
+    client_ip: str
+    trace_id: str
+    forwarded_for: bytes
+    proto: bytes
+    host: bytes
+    trusted: bool
+
+
+def new_trace_id() -> str:
+    """A random UUID (version 4, RFC 9562); cheaper than `uuid.uuid4` by the object it builds."""
+    text = os.urandom(16).hex()
+    variant = "89ab"[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+
+
+def origin_of(request: Request, peer: str, rules: HeaderRules, *, trusted: bool) -> Origin:
+    """Who sent this, believing forwarding fields only if the peer is ``trusted``."""
+    here = peer.encode()
+    if not trusted:
+        return Origin(peer, new_trace_id(), here, b"http", request.host, trusted=False)
+    chain = [
+        hop.strip(b" \t")
+        for name, value in request.fields
+        if name.lower() == b"x-forwarded-for"
+        for hop in value.split(b",")
+        if hop.strip(b" \t")
+    ]
+    trace_id = first_value(request.fields, b"x-trace-id") or b""
+    proto = (first_value(request.fields, b"x-forwarded-proto") or b"").lower()
+    return Origin(
+        client_ip=_nearest_untrusted(chain, peer, rules),
+        trace_id=trace_id.decode() if _TRACE_ID.fullmatch(trace_id) else new_trace_id(),
+        forwarded_for=b", ".join([*chain, here]),
+        proto=proto if proto in (b"http", b"https") else b"http",
+        host=first_value(request.fields, b"x-forwarded-host") or request.host,
+        trusted=True,
+    )
+
+
+def _nearest_untrusted(chain: list[bytes], peer: str, rules: HeaderRules) -> str:
+    """The right-most hop that is not a trusted proxy: what nginx calls ``real_ip_recursive``."""
+    nearest = peer
+    for hop in reversed(chain):
+        try:
+            nearest = str(ipaddress.ip_address(hop.decode("ascii", "replace")))
+        except ValueError:
+            break
+        if not rules.trusts(nearest):
+            break
+    return nearest
+
+
+def inherited_budget(request: Request, rules: HeaderRules) -> float | None:
+    """Seconds that a trusted peer's deadline header leaves, or None."""
+    if not rules.deadline_header:
+        return None
+    value = first_value(request.fields, rules.deadline_header)
+    if value is None or _MILLISECONDS.fullmatch(value) is None:
+        return None
+    return int(value) / 1000
+
+
+def upstream_fields(
+    request: Request,
+    origin: Origin,
+    rules: HeaderRules,
+    *,
+    upstream_host: bytes,
+    remaining_seconds: float,
+) -> list[Field]:
+    """The fields of the request that goes to the upstream, without the framing field."""
+    host = request.host if rules.preserve_host and request.host else upstream_host
+    fields: list[Field] = [(b"Host", host)]
+    dropped = _named_by_connection(request.fields)
+    for field in request.fields:
+        name = field[0].lower().replace(b"_", b"-")
+        if name in HOP_BY_HOP or name in _REWRITTEN or name in dropped:
+            continue
+        if name == rules.deadline_header or name.startswith(b"x-forwarded-"):
+            continue
+        if name in _FORWARDING and not (name == b"forwarded" and origin.trusted):
+            continue
+        fields.append(field)
+    fields += (
+        (b"X-Forwarded-For", origin.forwarded_for),
+        (b"X-Forwarded-Proto", origin.proto),
+        (b"X-Forwarded-Host", origin.host),
+        (b"X-Real-IP", origin.client_ip.encode()),
+        (b"X-Trace-ID", origin.trace_id.encode()),
+        (b"Via", request.version + b" " + PROXY_NAME),
+    )
+    if rules.forwarded:
+        fields.append((b"Forwarded", _forwarded_element(origin)))
+    if rules.deadline_header and not math.isinf(remaining_seconds):
+        milliseconds = max(0, int(remaining_seconds * 1000))
+        fields.append((rules.deadline_header, b"%d" % milliseconds))
+    if request.expects_continue:
+        fields.append((b"Expect", b"100-continue"))
+    if request.upgrade:
+        fields += ((b"Connection", b"upgrade"), (b"Upgrade", request.upgrade))
+    return fields
+
+
+def _named_by_connection(fields: Fields) -> Sequence[bytes]:
+    """The fields that Connection declares hop-by-hop (RFC 9110 §7.6.1)."""
+    for name, value in fields:
+        if name.lower() == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            break
+    else:
+        return ()
+    joined = b",".join(value for name, value in fields if name.lower() == b"connection")
+    return [name.replace(b"_", b"-") for name in list_members(joined)]
+
+
+def _forwarded_element(origin: Origin) -> bytes:
+    """One RFC 7239 element for this hop; an IPv6 address and a host with a port need quotes."""
+    address = origin.forwarded_for.rpartition(b" ")[2]
+    node = b'"[%s]"' % address if address.count(b":") > 1 else address
+    if address == b"unix:":
+        node = b"unknown"
+    element = b"for=%s;proto=%s" % (node, origin.proto)
+    if origin.host:
+        host = origin.host.replace(b"\\", b"").replace(b'"', b"")
+        element += b';host="%s"' % host
+    return element
+
+
+def client_fields(head: ResponseHead, trace_id: str) -> list[Field]:
+    """The fields of a response that goes to the client, without the framing field."""
+    dropped = _named_by_connection(head.fields)
+    fields = [
+        field
+        for field in head.fields
+        if (name := field[0].lower()) not in HOP_BY_HOP
+        and name != b"content-length"
+        and name != b"x-trace-id"
+        and name not in dropped
+    ]
+    fields.append((b"Via", b"1.1 " + PROXY_NAME))
+    fields.append((b"X-Trace-ID", trace_id.encode()))
+    return fields
+
+
+def interim_fields(head: ResponseHead, trace_id: str) -> list[Field]:
+    """The fields of a 1xx response; a 101 keeps the two that make it one."""
+    fields = client_fields(head, trace_id) if head.status == 101 else _end_to_end(head.fields)
+    if head.status == 101:
+        fields += ((b"Connection", b"upgrade"), (b"Upgrade", head.upgrade))
+    return fields
+
+
+def _end_to_end(fields: Fields) -> list[Field]:
+    dropped = _named_by_connection(fields)
+    return [
+        field
+        for field in fields
+        if (name := field[0].lower()) not in HOP_BY_HOP
+        and name != b"content-length"
+        and name not in dropped
+    ]
+
+
+def trailer_fields(trailers: Fields) -> list[Field]:
+    """The trailers that may be relayed: none that frame, route, authorise or modify a message.
+
+    Source: RFC 9110 §6.5.1.
+    """
+    return [
+        field
+        for field in trailers
+        if (name := field[0].lower().replace(b"_", b"-")) not in _NEVER_IN_TRAILERS
+        and not name.startswith(b"x-forwarded-")
+        and name not in _FORWARDING
+    ]

@@ -1,0 +1,145 @@
+"""The real network: binds listeners, resolves names and dials."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+
+import trio
+
+from trio_proxy.addresses import Address, TcpAddress, UnixAddress
+from trio_proxy.net import sockets
+from trio_proxy.net.peerwatch import PeerWatch, new_peer_watch
+from trio_proxy.net.streams import Listener, Stream
+
+#: Name look-ups under way at once. They have threads of their own, because an abandoned look-up
+#: keeps its thread until the resolver gives up, and must not starve anything else of threads.
+MAX_LOOKUPS = 16
+
+#: Head start of one address over the next (RFC 8305 §5: 250 ms recommended).
+ATTEMPT_DELAY_SECONDS = 0.25
+
+#: Addresses of one name that are tried.
+MAX_ADDRESSES = 8
+
+
+class LookupFailed(OSError):
+    """A host name that has no address."""
+
+
+class SocketNetwork:
+    """`Network` on the operating system's sockets. `run` must be running while it is used."""
+
+    def __init__(self, watch: PeerWatch | None = None) -> None:
+        self._watch = watch or new_peer_watch()
+        self._lookups = trio.CapacityLimiter(MAX_LOOKUPS)
+
+    async def run(self) -> None:
+        """Report hang-ups until cancelled."""
+        await self._watch.run()
+
+    def close(self) -> None:
+        self._watch.close()
+
+    async def listen(self, address: Address) -> Listener:
+        if isinstance(address, TcpAddress) and not _is_ip_literal(address.host):
+            found = await self._resolve(address)
+            address = TcpAddress(found[0].host, address.port)
+        return sockets.bind(address, self._watch)
+
+    async def dial(self, address: Address) -> Stream:
+        """Connect. Raises OSError: `LookupFailed` if the name has no address."""
+        if isinstance(address, UnixAddress):
+            return await self._connect(address)
+        if _is_ip_literal(address.host):
+            return await self._connect(address)
+        candidates = await self._resolve(address)
+        if len(candidates) == 1:
+            return await self._connect(candidates[0])
+        return await self._race(candidates)
+
+    async def _resolve(self, address: TcpAddress) -> list[TcpAddress]:
+        try:
+            found = await trio.to_thread.run_sync(
+                lambda: socket.getaddrinfo(
+                    address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+                ),
+                limiter=self._lookups,
+                abandon_on_cancel=True,
+            )
+        except (socket.gaierror, UnicodeError) as exc:
+            raise LookupFailed(f"cannot resolve {address.host}: {exc}") from exc
+        hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
+        return [TcpAddress(host, address.port) for host in list(hosts)[:MAX_ADDRESSES]]
+
+    async def _connect(self, address: Address) -> Stream:
+        family, where = sockets.family_and_sockaddr(address)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            code = sock.connect_ex(where)
+            if code == errno.EINPROGRESS:
+                await trio.lowlevel.wait_writable(sock)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            elif code == errno.EAGAIN and isinstance(address, UnixAddress):
+                code = await _connect_when_backlog_has_room(sock, address.path)
+            if code:
+                raise OSError(code, f"{address}: {errno.errorcode.get(code, code)}")
+            return sockets.stream_of(sock, self._watch)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _race(self, candidates: list[TcpAddress]) -> Stream:
+        """Happy Eyeballs (RFC 8305): start the next attempt when the last one fails or is slow."""
+        winner: list[Stream] = []
+        failures: list[OSError] = []
+
+        async def attempt(address: TcpAddress, failed: trio.Event) -> None:
+            try:
+                stream = await self._connect(address)
+            except OSError as exc:
+                failures.append(exc)
+                failed.set()
+                return
+            if winner:
+                stream.close()
+                return
+            winner.append(stream)
+            nursery.cancel_scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                for address in candidates:
+                    failed = trio.Event()
+                    nursery.start_soon(attempt, address, failed)
+                    with trio.move_on_after(ATTEMPT_DELAY_SECONDS):
+                        await failed.wait()
+        except BaseException:
+            for stream in winner:  # connected, but whoever asked has been cancelled
+                stream.close()
+            raise
+        if winner:
+            return winner[0]
+        refused = [exc for exc in failures if isinstance(exc, ConnectionRefusedError)]
+        raise (refused or failures)[0]
+
+
+async def _connect_when_backlog_has_room(sock: socket.socket, path: str) -> int:
+    """A unix socket whose backlog is full says EAGAIN and offers nothing to wait for: poll."""
+    delay = 0.001
+    while True:
+        await trio.sleep(delay)
+        code = sock.connect_ex(path)
+        if code != errno.EAGAIN:
+            return code
+        delay = min(delay * 2, 0.05)
+
+
+def _is_ip_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True

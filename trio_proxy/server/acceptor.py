@@ -1,0 +1,95 @@
+"""The accept loop: a client takes a token before it is accepted, so a crowd waits in the kernel.
+
+trio's `serve_listeners` has no cap on connections and lets one handler's exception end the server;
+this loop has the cap in front and catches at the boundary of each connection.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from trio_proxy.front.connection import Connection
+from trio_proxy.front.service import Service
+from trio_proxy.net.streams import Listener, Stream
+
+log = logging.getLogger("trio_proxy.server")
+
+#: Pause when the system refuses another connection (EMFILE, ENFILE, ENOBUFS, ENOMEM).
+BACKOFF_SECONDS = 0.1
+
+#: The same complaint is logged at most this often.
+COMPLAINT_SECONDS = 1.0
+
+
+class Complaint:
+    """Logs a warning, but not each time: a busy proxy at a limit would log of nothing else."""
+
+    def __init__(self) -> None:
+        self._silent_until = -trio.current_time()
+
+    def warn(self, message: str, *args: object) -> None:
+        now = trio.current_time()
+        if now >= self._silent_until:
+            self._silent_until = now + COMPLAINT_SECONDS
+            log.warning(message, *args)
+
+
+class Acceptor:
+    """Accepts from one or several listeners into one nursery, under one limiter."""
+
+    def __init__(
+        self, service: Service, limiter: trio.CapacityLimiter, nursery: trio.Nursery
+    ) -> None:
+        self._service = service
+        self._limiter = limiter
+        self._nursery = nursery
+        self._full = Complaint()
+        self._refused = Complaint()
+
+    async def run(self, listener: Listener) -> None:
+        """Accept until cancelled or the listener is closed."""
+        while True:
+            try:
+                await listener.wait_readable()
+                await self._accept_one(listener)
+            except trio.ClosedResourceError:
+                return
+
+    async def _accept_one(self, listener: Listener) -> None:
+        token = object()
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(token)
+        except trio.WouldBlock:
+            self._full.warn("limits.max_client_conns (%d) reached", self._limiter.total_tokens)
+            await self._limiter.acquire_on_behalf_of(token)
+        stream = None
+        try:
+            stream = listener.accept_nowait()
+        except OSError as exc:
+            self._refused.warn("cannot accept on %s: %s", listener.address, exc)
+            await trio.sleep(BACKOFF_SECONDS)
+        finally:
+            if stream is None:
+                self._limiter.release_on_behalf_of(token)
+        if stream is not None:
+            self._nursery.start_soon(self._serve, stream, token)
+
+    async def _serve(self, stream: Stream, token: object) -> None:
+        """The boundary of one connection: whatever fails in it stays in it."""
+        try:
+            await Connection(stream, self._service).run()
+        except* Exception as group:
+            for exc in _leaves(group):
+                log.exception("error in a client connection", exc_info=exc)
+        finally:
+            stream.close()
+            self._limiter.release_on_behalf_of(token)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for exc in group.exceptions:
+        found += _leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]
+    return found

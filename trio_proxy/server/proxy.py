@@ -1,0 +1,318 @@
+"""A running proxy: listeners, connections, clusters, and how they start, reload and stop.
+
+The nursery of the client connections lies inside that of everything that serves them (accept
+loops, hang-up watch, reaper, log writer), so that a stop ends the accept loops first, drains the
+connections, and only then takes the helpers away.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_proxy.addresses import Address, TcpAddress
+from trio_proxy.front.service import Service
+from trio_proxy.handlers.metrics import MetricsHandler
+from trio_proxy.lifecycle import Exchange
+from trio_proxy.net.network import SocketNetwork
+from trio_proxy.net.streams import Listener, Network
+from trio_proxy.policy.balance import RoundRobin
+from trio_proxy.server import build
+from trio_proxy.server.acceptor import Acceptor
+from trio_proxy.settings import Settings
+from trio_proxy.telemetry.logwriter import LogWriter
+from trio_proxy.telemetry.metrics import build_registry, render
+from trio_proxy.telemetry.sinks import LoggingSink
+from trio_proxy.telemetry.stats import Stats
+from trio_proxy.upstream.cluster import Cluster
+from trio_proxy.upstream.pool import Upstream
+
+log = logging.getLogger("trio_proxy.server")
+
+#: Connections of scrapers; they do not compete with clients for theirs.
+MAX_METRICS_CONNS = 64
+
+#: What exchanges that a drain cuts off have to say so, in seconds.
+CUT_SECONDS = 1.0
+
+
+class Telemetry:
+    """What connections report to: the counters, and the access log while it is on."""
+
+    def __init__(self, stats: Stats, on_exchange: Callable[[Exchange], None] | None) -> None:
+        self.stats = stats
+        self.on_exchange = on_exchange
+        self.connection_opened = stats.connection_opened
+        self.connection_closed = stats.connection_closed
+        self.request_started = stats.request_started
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        self.stats.exchange_ended(exchange)
+        if self.on_exchange is not None:
+            self.on_exchange(exchange)
+
+
+class Unobserved:
+    """The metrics port does not count itself."""
+
+    def connection_opened(self) -> None: ...
+
+    def connection_closed(self) -> None: ...
+
+    def request_started(self) -> None: ...
+
+    def exchange_ended(self, exchange: Exchange) -> None: ...
+
+
+class Proxy:
+    """One proxy in one event loop; made by `open_proxy`."""
+
+    def __init__(
+        self, settings: Settings, network: Network, on_exchange: Callable[[Exchange], None] | None
+    ) -> None:
+        self.settings = settings
+        self.stats = Stats()
+        self._network = network
+        self._on_exchange = on_exchange
+        self._listeners: dict[Address, Listener] = {}
+        self._metrics_listener: Listener | None = None
+        access = on_exchange if settings.logging.access else None
+        self._telemetry = Telemetry(self.stats, access)
+        self.cluster = Cluster(
+            build.DEFAULT_POOL,
+            build.cluster_plan(settings),
+            RoundRobin(),
+            network,
+            self.stats.upstream,
+            self.stats.queue_length,
+        )
+        self.service = Service(build.proxy_plan(settings, self.cluster), self._telemetry)
+        self.client_limiter = trio.CapacityLimiter(settings.limits.max_client_conns)
+        registry = build_registry(self.stats)
+        handler = MetricsHandler(functools.partial(render, registry))
+        self._metrics_service = Service(build.metrics_plan(settings, handler), Unobserved())
+        self._metrics_handler = handler
+        self._background: trio.Nursery
+        self._connections: trio.Nursery
+        self._acceptor: Acceptor
+        self._metrics_acceptor: Acceptor
+
+    def __repr__(self) -> str:
+        clients = len(self.service.connections)
+        state = "draining" if self.service.draining else "serving"
+        return f"<Proxy {state} on {', '.join(map(str, self.addresses))} clients={clients}>"
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where clients can connect, with real port numbers, in the order of the settings."""
+        return [listener.address for listener in self._listeners.values()]
+
+    @property
+    def address(self) -> Address:
+        """The first of `addresses`."""
+        return self.addresses[0]
+
+    @property
+    def url(self) -> str:
+        """``http://HOST:PORT`` of the first TCP listener. Raises LookupError if there is none."""
+        for address in self.addresses:
+            if isinstance(address, TcpAddress):
+                return f"http://{address}"
+        raise LookupError("the proxy has no TCP listener")
+
+    @property
+    def metrics_address(self) -> Address | None:
+        """Where ``/metrics`` is served, or None."""
+        return self._metrics_listener.address if self._metrics_listener else None
+
+    # Start.
+
+    async def bind(self) -> None:
+        """Bind every address of the settings. Raises OSError, and then leaves none bound."""
+        try:
+            for address in self.settings.listen:
+                self._listeners[address] = await self._network.listen(address)
+            if self.settings.metrics_listen is not None:
+                self._metrics_listener = await self._network.listen(self.settings.metrics_listen)
+        except OSError:
+            self.close_listeners()
+            raise
+
+    def start(self, background: trio.Nursery, connections: trio.Nursery) -> None:
+        """Begin to serve what was bound."""
+        self._background = background
+        self._connections = connections
+        self._acceptor = Acceptor(self.service, self.client_limiter, connections)
+        self._metrics_acceptor = Acceptor(
+            self._metrics_service, trio.CapacityLimiter(MAX_METRICS_CONNS), background
+        )
+        background.start_soon(self.cluster.reap_idle)
+        for listener in self._listeners.values():
+            self._serve(listener)
+        if self._metrics_listener is not None:
+            self._serve_metrics(self._metrics_listener)
+
+    def _serve(self, listener: Listener) -> None:
+        self._background.start_soon(self._acceptor.run, listener)
+        log.info("listening on %s", _shown(listener.address))
+
+    def _serve_metrics(self, listener: Listener) -> None:
+        self._background.start_soon(self._metrics_acceptor.run, listener)
+        log.info("metrics on %s/metrics", _shown(listener.address))
+
+    # Reload.
+
+    async def reload(self, settings: Settings) -> None:
+        """Put new settings in force without closing a connection.
+
+        Everything that can fail comes first; then the whole of it is swapped between two task
+        steps. Client connections take the new settings with their next request. Raises OSError if a
+        new address cannot be bound, and then nothing has changed.
+        """
+        fresh: dict[Address, Listener] = {}
+        fresh_metrics: Listener | None = None
+        metrics_moved = settings.metrics_listen != self.settings.metrics_listen
+        try:
+            for address in settings.listen:
+                if address not in self._listeners:
+                    fresh[address] = await self._network.listen(address)
+            if metrics_moved and settings.metrics_listen is not None:
+                fresh_metrics = await self._network.listen(settings.metrics_listen)
+        except OSError:
+            for listener in fresh.values():
+                listener.close()
+            raise
+        self._swap(settings)
+        self._swap_listeners(settings, fresh)
+        if metrics_moved:
+            self._swap_metrics_listener(fresh_metrics)
+
+    def _swap(self, settings: Settings) -> None:
+        self.settings = settings
+        gone = self.cluster.apply(build.cluster_plan(settings))
+        self.service.plan = build.proxy_plan(settings, self.cluster)
+        self._metrics_service.plan = build.metrics_plan(settings, self._metrics_handler)
+        self.client_limiter.total_tokens = settings.limits.max_client_conns
+        self._telemetry.on_exchange = self._on_exchange if settings.logging.access else None
+        for upstream in gone:
+            self._background.start_soon(self._let_go, upstream)
+
+    def _swap_listeners(self, settings: Settings, fresh: dict[Address, Listener]) -> None:
+        kept = {address: self._listeners.pop(address, None) for address in settings.listen}
+        for listener in self._listeners.values():
+            log.info("no longer listening on %s", _shown(listener.address))
+            listener.close()
+        self._listeners = {address: kept[address] or fresh[address] for address in settings.listen}
+        for listener in fresh.values():
+            self._serve(listener)
+
+    def _swap_metrics_listener(self, fresh: Listener | None) -> None:
+        if self._metrics_listener is not None:
+            self._metrics_listener.close()
+        self._metrics_listener = fresh
+        if fresh is not None:
+            self._serve_metrics(fresh)
+
+    async def _let_go(self, upstream: Upstream) -> None:
+        """See an upstream off that is no longer configured: its exchanges have the drain's time."""
+        log.info("upstream %s removed, %d exchanges left", upstream.name, len(upstream.leased))
+        with trio.move_on_after(self._drain_seconds()):
+            await upstream.wait_until_unused()
+        for holder in list(upstream.leased.values()):
+            holder.cut()
+        await upstream.wait_until_unused()
+        if upstream.name not in {member.name for member in self.cluster.members}:
+            self.stats.forget_upstream(upstream.name)
+
+    # Stop.
+
+    def _drain_seconds(self) -> float:
+        return self.settings.timeouts.seconds["drain"]
+
+    async def drain(self) -> None:
+        """Stop accepting, let exchanges end for at most ``drain_ms``, then cut them off."""
+        if self.service.draining:
+            return
+        self.service.draining = True
+        for listener in self._listeners.values():
+            listener.close()
+        for connection in list(self.service.connections):
+            connection.start_drain()
+        with trio.move_on_after(self._drain_seconds()):
+            await self._wait_until_no_clients()
+        left = list(self.service.connections)
+        if left:
+            log.warning("drain_ms is over: cutting %d connections", len(left))
+        for connection in left:
+            connection.cut()
+        with trio.move_on_after(CUT_SECONDS):
+            await self._wait_until_no_clients()
+
+    async def _wait_until_no_clients(self) -> None:
+        while self.service.connections:
+            await self.service.emptied.wait()
+
+    def close_listeners(self) -> None:
+        """Close every listener; at the end of a stop or of a failed start."""
+        for listener in self._listeners.values():
+            listener.close()
+        if self._metrics_listener is not None:
+            self._metrics_listener.close()
+
+
+def _shown(address: Address) -> str:
+    return f"http://{address}" if isinstance(address, TcpAddress) else str(address)
+
+
+@asynccontextmanager
+async def open_proxy(
+    settings: Settings,
+    *,
+    network: Network | None = None,
+    on_exchange: Callable[[Exchange], None] | None = None,
+) -> AsyncIterator[Proxy]:
+    """Serve inside an ``async with`` block: ``async with open_proxy(settings) as proxy: ...``.
+
+    Leaving the block normally drains the proxy; an exception or a cancellation stops it at once.
+    ``network`` replaces the operating system's (see `trio_proxy.testing.SimNet`); its ``run`` is
+    then the caller's business. ``on_exchange`` is called with each ended exchange, instead of an
+    access log through the logger ``trio_proxy.access``. Raises OSError if an address cannot be
+    bound.
+    """
+    own_network = SocketNetwork() if network is None else None
+    writer = None
+    if on_exchange is None:
+        writer = LogWriter(LoggingSink())
+        on_exchange = writer.put
+    proxy = Proxy(settings, own_network or network, on_exchange)  # type: ignore[arg-type]
+    failure: BaseException | None = None
+    try:
+        await proxy.bind()
+        async with trio.open_nursery() as background:
+            if own_network is not None:
+                background.start_soon(own_network.run)
+            if writer is not None:
+                background.start_soon(writer.run)
+            async with trio.open_nursery() as connections:
+                proxy.start(background, connections)
+                try:
+                    yield proxy
+                    await proxy.drain()
+                except BaseException as exc:  # noqa: BLE001 - raised again below
+                    # Kept out of the nurseries, so that the caller gets it back as it was raised.
+                    failure = exc
+                connections.cancel_scope.cancel(reason="the proxy is closing")
+            background.cancel_scope.cancel(reason="the proxy is closing")
+        if failure is not None:
+            raise failure
+    finally:
+        proxy.close_listeners()
+        proxy.cluster.close_idle()
+        if writer is not None:
+            await writer.flush()
+        if own_network is not None:
+            own_network.close()

@@ -1,0 +1,237 @@
+"""Every setting of the proxy: what a TOML file becomes, and what library users construct.
+
+All classes are frozen, keyword-only and have defaults, except for the upstreams. Construction
+raises `SettingError` (a ValueError) with a readable message. Names, units and defaults are those
+of ``conf/reference.toml``, which also names nginx's directives of the same meaning.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import optional
+
+from trio_proxy import settings_checks as check
+from trio_proxy.addresses import Address, TcpAddress, UnixAddress
+from trio_proxy.settings_checks import SettingError, Table, quote, show
+
+#: The longest timeout. What waits a day has no deadline worth the name; 0 says so honestly.
+MAX_TIMEOUT_MS = 24 * 60 * 60 * 1000
+MAX_CONNECTIONS = 1_000_000
+#: What nginx's client_max_body_size can hold (a signed 64-bit ``off_t``).
+MAX_BODY_BYTES = 2**63 - 1
+
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+#: A network whose forwarding fields are believed; "unix" is every client of a unix-socket listener.
+TrustedPeer: TypeAlias = IPv4Network | IPv6Network | Literal["unix"]
+
+
+def to_seconds(milliseconds: int) -> float:
+    """Seconds; infinity for 0, which means that there is no deadline."""
+    return milliseconds / 1000 if milliseconds else math.inf
+
+
+def _milliseconds(default: int) -> Any:
+    return field(default=default, validator=check.whole(0, MAX_TIMEOUT_MS))
+
+
+def _number(default: int, low: int, high: int) -> Any:
+    return field(default=default, validator=check.whole(low, high))
+
+
+@frozen(kw_only=True)
+class UpstreamSettings(Table):
+    """One upstream server: either ``host`` and ``port``, or ``unix``, the path of a socket."""
+
+    host: str | None = field(default=None, validator=optional(check.host))
+    port: int | None = field(default=None, validator=optional(check.whole(1, 65535)))
+    unix: str | None = field(default=None, validator=optional(check.unix_path))
+    #: Connections, idle ones included; None takes `Limits.max_conns_per_upstream`.
+    max_conns: int | None = field(default=None, validator=optional(check.whole(1, MAX_CONNECTIONS)))
+
+    @property
+    def address(self) -> Address:
+        if self.unix is not None:
+            return UnixAddress(self.unix)
+        assert self.host is not None
+        assert self.port is not None
+        return check.canonical(TcpAddress(self.host, self.port))
+
+    @classmethod
+    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[SettingError]:
+        # A faulty key is absent from the values, and was given all the same.
+        given = {key for key in ("host", "port", "unix") if values.get(key, "faulty") is not None}
+        if not given:
+            yield SettingError("", "has no address", "expected host and port, or unix")
+        elif "unix" in given and len(given) > 1:
+            wrong = "is given beside " + " and ".join(sorted(given - {"unix"}))
+            yield SettingError("unix", wrong, "expected either host and port, or unix")
+        elif given == {"host"}:
+            yield SettingError("port", "is missing", "expected an integer from 1 to 65535")
+        elif given == {"port"}:
+            yield SettingError("host", "is missing", "expected a host name or an IP address")
+
+
+@frozen(kw_only=True)
+class Timeouts(Table):
+    """Deadlines in milliseconds, each for one kind of wait; 0 means none."""
+
+    connect_ms: int = _milliseconds(1000)
+    read_ms: int = _milliseconds(15_000)
+    write_ms: int = _milliseconds(15_000)
+    total_ms: int = _milliseconds(30_000)
+    head_ms: int = _milliseconds(10_000)
+    body_ms: int = _milliseconds(15_000)
+    idle_ms: int = _milliseconds(75_000)
+    upstream_idle_ms: int = _milliseconds(60_000)
+    tunnel_idle_ms: int = _milliseconds(300_000)
+    drain_ms: int = _milliseconds(30_000)
+
+    @cached_property
+    def seconds(self) -> Mapping[str, float]:
+        """Each budget by its short name ("connect", …) in seconds; infinity where there is none."""
+        names = [each.name for each in attrs.fields(Timeouts)]
+        return MappingProxyType(
+            {name.removesuffix("_ms"): to_seconds(getattr(self, name)) for name in names}
+        )
+
+
+@frozen(kw_only=True)
+class Limits(Table):
+    """How much of everything: connections, waiting requests, bytes."""
+
+    max_client_conns: int = _number(1000, 1, MAX_CONNECTIONS)
+    max_conns_per_upstream: int = _number(100, 1, MAX_CONNECTIONS)
+    #: Requests that wait for an upstream connection; with 0 none waits.
+    max_queue: int = _number(1000, 0, MAX_CONNECTIONS)
+    queue_ms: int = _milliseconds(5000)
+    max_head_bytes: int = _number(32_768, 1024, 1_048_576)
+    max_header_fields: int = _number(100, 1, 10_000)
+    max_target_bytes: int = _number(8192, 16, 1_048_576)
+    #: 0 means no limit.
+    max_body_bytes: int = _number(0, 0, MAX_BODY_BYTES)
+
+    @property
+    def queue_seconds(self) -> float:
+        """The longest wait for an upstream connection in seconds; infinity for 0."""
+        return to_seconds(self.queue_ms)
+
+    @classmethod
+    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[SettingError]:
+        target, head = values.get("max_target_bytes", 0), values.get("max_head_bytes", math.inf)
+        if target > head:
+            wrong = f"is {target}, but the whole head may have only {head} bytes"
+            yield SettingError(
+                "max_target_bytes", wrong, f"expected at most max_head_bytes, {head}"
+            )
+
+
+def _known_policy(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    if value != "round_robin":
+        wrong = f"{show(value)} is not supported by this version"
+        raise SettingError(key.name, wrong, 'expected "round_robin"')
+
+
+@frozen(kw_only=True)
+class Balance(Table):
+    """How an upstream is chosen."""
+
+    policy: str = field(default="round_robin", validator=_known_policy)
+
+
+def _trusted_peer(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, IPv4Network | IPv6Network) and value != "unix":
+        raise SettingError(key.name, f"is {show(value)}", 'expected a network or "unix"')
+
+
+#: Fields that the proxy writes or strips itself (RFC 9110 §7.6.1, RFC 7239): a budget in one of
+#: them would break the message or be lost.
+_OWN_FIELD = re.compile(
+    "connection|content-length|date|expect|forwarded|host|http2-settings|keep-alive"
+    "|proxy-authenticate|proxy-authorization|proxy-connection|proxy-status|te|trailer"
+    "|transfer-encoding|upgrade|via|x-forwarded-.*|x-real-ip|x-trace-id",
+    re.IGNORECASE,
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+
+
+def _free_field_name(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    if value == "":
+        return
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        expected = "expected a header field name (RFC 9110 §5.1) of at most 64 characters"
+        raise SettingError(key.name, f"is {show(value)}", expected)
+    if _OWN_FIELD.fullmatch(value):
+        wrong = f"is {quote(value)}, a field that the proxy sets or strips itself"
+        raise SettingError(key.name, wrong, "expected a name of its own, as X-Request-Deadline-Ms")
+
+
+@frozen(kw_only=True)
+class HeaderSettings(Table):
+    """What is believed, added and passed on in message heads."""
+
+    trusted_proxies: tuple[TrustedPeer, ...] = field(
+        default=(), validator=check.tuple_of(_trusted_peer)
+    )
+    forwarded: bool = field(default=False, validator=check.boolean)
+    host: Literal["preserve", "upstream"] = field(
+        default="preserve", validator=check.one_of("preserve", "upstream")
+    )
+    #: The field that carries the rest of the total budget in milliseconds; "" for none.
+    deadline_header: str = field(default="", validator=_free_field_name)
+    expose_upstream: bool = field(default=False, validator=check.boolean)
+
+
+@frozen(kw_only=True)
+class LoggingSettings(Table):
+    """What is logged and how."""
+
+    level: LogLevel = field(
+        default="info", validator=check.one_of("debug", "info", "warning", "error")
+    )
+    format: Literal["text", "json"] = field(default="text", validator=check.one_of("text", "json"))
+    access: bool = field(default=True, validator=check.boolean)
+
+
+@frozen(kw_only=True)
+class Settings(Table):
+    """The whole configuration. Only ``upstreams`` has no default."""
+
+    listen: tuple[Address, ...] = field(
+        default=(TcpAddress("127.0.0.1", 8080),),
+        validator=check.tuple_of(check.address, at_least_one="address"),
+    )
+    #: Where ``GET /metrics`` is answered; None for nowhere.
+    metrics_listen: Address | None = field(default=None, validator=optional(check.address))
+    pid_file: str | None = field(default=None, validator=optional(check.path))
+    upstreams: tuple[UpstreamSettings, ...] = field(
+        validator=check.tuple_of(check.instance_of(UpstreamSettings), at_least_one="upstream"),
+        metadata={"expected": "expected at least one [[upstreams]] table"},
+    )
+    timeouts: Timeouts = field(factory=Timeouts, validator=check.instance_of(Timeouts))
+    limits: Limits = field(factory=Limits, validator=check.instance_of(Limits))
+    balance: Balance = field(factory=Balance, validator=check.instance_of(Balance))
+    headers: HeaderSettings = field(
+        factory=HeaderSettings, validator=check.instance_of(HeaderSettings)
+    )
+    logging: LoggingSettings = field(
+        factory=LoggingSettings, validator=check.instance_of(LoggingSettings)
+    )
+
+    @classmethod
+    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[SettingError]:
+        listen, metrics = values.get("listen", ()), values.get("metrics_listen")
+        yield from check.repeated("listen", listen)
+        upstreams = values.get("upstreams", ())
+        yield from check.repeated("upstreams", [each and each.address for each in upstreams])
+        if metrics and any(each and check.clash(metrics, each) for each in listen):
+            wrong = f"{metrics} is both listen and metrics_listen"
+            yield SettingError("metrics_listen", wrong, "expected different addresses")

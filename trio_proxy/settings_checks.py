@@ -1,0 +1,229 @@
+"""Validators of the settings classes: strict types, ranges, readable refusals.
+
+They are the only place that knows what a value may be. `trio_proxy.config` runs the same ones on
+a file, so a class that is constructed directly is held to exactly the rules of the file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import attrs
+
+from trio_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
+
+Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+class SettingError(ValueError):
+    """One wrong setting: ``key`` relative to its table, what is wrong, and what was expected."""
+
+    def __init__(self, key: str, wrong: str, expected: str) -> None:
+        super().__init__(key, wrong, expected)
+        self.key = key
+        self.wrong = wrong
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.wrong} ({self.expected})".removeprefix(": ")
+
+
+class Table:
+    """Base of the settings classes: rules that need more than one key."""
+
+    __slots__ = ()
+
+    @classmethod
+    def conflicts(cls, values: Mapping[str, Any]) -> Iterable[SettingError]:
+        """Every broken rule between keys.
+
+        What is faulty by itself is left out: a key is not in ``values``, an element is None.
+        """
+        return ()
+
+    def __attrs_post_init__(self) -> None:
+        values = {name: getattr(self, name) for name in attrs.fields_dict(type(self))}
+        for error in self.conflicts(values):
+            raise error
+
+
+def show(value: object) -> str:
+    """The value as an error message quotes it: always short, always one line."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return quote(value)
+        case int() if value.bit_length() > 64:  # str() of a huge one raises ValueError
+            return "an integer beyond 64 bits"
+        case int() | float() | None:
+            return str(value)
+        case dict():
+            return "a table"
+        case list() | tuple():
+            return "an array"
+    return f"of type {type(value).__name__}"
+
+
+def quote(text: str) -> str:
+    """A TOML basic string, in ASCII, cut after 60 characters."""
+    return json.dumps(text if len(text) <= 60 else text[:60] + "...")
+
+
+def whole(low: int, high: int) -> Validator:
+    """An integer in the closed range; neither a bool nor a float nor digits in a string."""
+
+    def check(_: object, key: attrs.Attribute[Any], value: object) -> None:
+        if type(value) is not int or not low <= value <= high:
+            expected = f"expected an integer from {low} to {high}"
+            raise SettingError(key.name, f"is {show(value)}", expected)
+
+    return check
+
+
+def boolean(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    """A bool; the integers 0 and 1 are not."""
+    if not isinstance(value, bool):
+        raise SettingError(key.name, f"is {show(value)}", "expected true or false")
+
+
+def one_of(*choices: str) -> Validator:
+    """One of a few words, in this spelling."""
+    *first, last = map(quote, choices)
+    expected = f"expected {', '.join(first)} or {last}"
+
+    def check(_: object, key: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, str) or value not in choices:
+            raise SettingError(key.name, f"is {show(value)}", expected)
+
+    return check
+
+
+def instance_of(kind: type) -> Validator:
+    """An instance of one settings class."""
+
+    def check(_: object, key: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, kind):
+            raise SettingError(key.name, f"is {show(value)}", f"expected {kind.__name__}")
+
+    return check
+
+
+def tuple_of(element: Validator, *, at_least_one: str = "") -> Validator:
+    """A tuple whose elements pass ``element``; not empty if ``at_least_one`` says of what."""
+
+    def check(inst: object, key: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, tuple):
+            raise SettingError(key.name, f"is {show(value)}", "expected a tuple")
+        if at_least_one and not value:
+            raise SettingError(key.name, "is empty", f"expected at least one {at_least_one}")
+        for index, item in enumerate(value):
+            try:
+                element(inst, key, item)
+            except SettingError as exc:
+                path = f"{key.name}[{index}]"
+                raise SettingError(path, exc.wrong, exc.expected) from exc
+
+    return check
+
+
+def path(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    """The name of a file."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise SettingError(key.name, f"is {show(value)}", "expected a file name")
+
+
+def unix_path(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    """The path of a unix-domain socket, without the ``unix:`` of an address."""
+    if not isinstance(value, str) or value.startswith("unix:"):
+        raise SettingError(key.name, f"is {show(value)}", "expected the path of a unix socket")
+    read_address(f"unix:{value}", key=key.name)
+
+
+def host(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    """A host name (RFC 1123, and the underscore that container names use) or an IP literal."""
+    if not isinstance(value, str) or not _is_host(value):
+        expected = "expected a host name or an IP address, without brackets or port"
+        raise SettingError(key.name, f"is {show(value)}", expected)
+
+
+def address(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    """An address to listen on; port 0 asks the system for a free one."""
+    check_address(value, key=key.name, lowest_port=0)
+
+
+def check_address(value: object, *, key: str, lowest_port: int) -> None:
+    """Raise SettingError unless the value is an `Address` that can be listened on or dialled."""
+    if not isinstance(value, TcpAddress | UnixAddress):
+        raise SettingError(key, f"is {show(value)}", "expected TcpAddress or UnixAddress")
+    if isinstance(value, TcpAddress) and not (_is_host(value.host) and type(value.port) is int):
+        expected = "expected a host name or an IP address, and a port"
+        raise SettingError(key, f"is {quote(str(value))}", expected)
+    read_address(str(value), key=key, lowest_port=lowest_port)
+
+
+def read_address(text: str, *, key: str = "", lowest_port: int = 0) -> Address:
+    """Like `parse_address`, with a checked host name; raises SettingError."""
+    try:
+        found = parse_address(text, lowest_port=lowest_port)
+    except ValueError as exc:
+        reason, comma, _ = str(exc).partition(", got")
+        expected = reason if comma else "expected host:port, [IPv6]:port or unix:/path"
+        raise SettingError(key, f"is {quote(text)}", expected) from exc
+    if isinstance(found, TcpAddress) and not _is_host(found.host):
+        expected = "expected a host name or an IP address before the port"
+        raise SettingError(key, f"is {quote(text)}", expected)
+    return found
+
+
+def _is_host(text: object) -> bool:
+    if not isinstance(text, str):
+        return False
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        # The resolver would read 1.2.3 or 0x7f.1 as an IPv4 address of another spelling.
+        last = text.rstrip(".").rpartition(".")[2]
+        return bool(_HOST_NAME.fullmatch(text)) and not _NUMBER.fullmatch(last)
+    return True
+
+
+def canonical(value: Address) -> Address:
+    """One spelling for each address, so that equal ones are found equal."""
+    if isinstance(value, UnixAddress):
+        return value
+    try:
+        return TcpAddress(str(ipaddress.ip_address(value.host)), value.port)
+    except ValueError:
+        return TcpAddress(value.host.lower(), value.port)
+
+
+def clash(one: Address, other: Address) -> bool:
+    """Both are the same place. Port 0 is a new port every time."""
+    return canonical(one) == canonical(other) and not is_any_port(one)
+
+
+def is_any_port(value: Address) -> bool:
+    return isinstance(value, TcpAddress) and value.port == 0
+
+
+def repeated(key: str, addresses: Iterable[Address | None]) -> Iterator[SettingError]:
+    """One error for each address that was there before; None holds the place of a faulty one."""
+    seen: dict[Address, int] = {}
+    for index, each in enumerate(addresses):
+        if each is None or is_any_port(each):
+            continue
+        first = seen.setdefault(canonical(each), index)
+        if first != index:
+            wrong = f"{each} is there already, at index {first}"
+            yield SettingError(f"{key}[{index}]", wrong, "expected each address once")
+
+
+#: One label after another without a choice, so that matching takes linear time.
+_LABEL = "[A-Za-z0-9_][A-Za-z0-9_-]*"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?")
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")

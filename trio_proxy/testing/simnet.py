@@ -1,0 +1,336 @@
+"""A network in memory that keeps the time of trio's clock.
+
+Nothing is random but what the seed decides, and nothing happens in the background: what is sent
+carries its time of arrival (see `pipe`). The one exception is `SimStream.on_hangup`, which has to
+be called although nobody looks, so `SimNet.run` is one task that sleeps until the next such call.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import itertools
+import math
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any
+
+import attrs
+import trio
+
+from trio_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
+from trio_proxy.testing.listener import Faults, SimListener
+from trio_proxy.testing.peer import Handler, Peer, Upstream, serve_peers
+from trio_proxy.testing.pipe import Gate, Link
+from trio_proxy.testing.stream import SimStream, connect_pair
+
+#: First of the ports that port 0 gives out: the start of the dynamic range (RFC 6335 §6).
+FIRST_FREE_PORT = 49152
+#: Connections that wait to be accepted; a dial waits when there are more.
+DEFAULT_BACKLOG = 128
+
+_WILDCARDS = frozenset({"0.0.0.0", "::"})
+_trio_run: Any = trio._core._run
+
+
+class SimNet:
+    """A `Network` for ``trio.testing.MockClock(autojump_threshold=0)``.
+
+    Use it as ``async with SimNet(seed=1) as net:``. Inside, hangups are reported and the order in
+    which trio runs its tasks follows the seed too. Leaving it closes no streams: see
+    `open_streams`.
+
+    ``latency`` (seconds one way), ``bandwidth`` (bytes per second), ``buffer`` (bytes in one
+    direction), ``jitter`` (seconds) and ``fragment`` are those of every `Link` that `link` does
+    not set otherwise. Addresses may be given as text, ``"10.0.0.1:80"`` or ``"unix:/path"``.
+    There is no DNS: a host is whatever text was listened on.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        latency: float = 0.0,
+        bandwidth: float = math.inf,
+        buffer: int = 65536,
+        jitter: float = 0.0,
+        fragment: bool = False,
+    ) -> None:
+        self.seed = seed
+        self.default_link = Link(
+            latency=latency,
+            bandwidth=bandwidth,
+            buffer=buffer,
+            jitter=jitter,
+            fragment=fragment,
+        )
+        self._links: dict[Address, Link] = {}
+        self._listeners: dict[Address, SimListener] = {}
+        self._faults: dict[Address, Faults] = {}
+        self._healed = trio.lowlevel.ParkingLot()
+        self._streams: dict[SimStream, None] = {}
+        self._connections = itertools.count(1)
+        self._hangups: list[tuple[float, int, SimStream]] = []
+        self._hangup_order = itertools.count()
+        self._hangup_gate = Gate()
+
+    # The Network protocol
+
+    async def listen(
+        self, address: Address | str, *, backlog: int = DEFAULT_BACKLOG
+    ) -> SimListener:
+        """Bind an address. Raises OSError(EADDRINUSE) if it is taken.
+
+        Port 0 gives the lowest free port from 49152. ``0.0.0.0`` and ``::`` take every host.
+        """
+        await trio.lowlevel.checkpoint()
+        bound = self._with_port(_read(address))
+        if any(_overlap(bound, other) for other in self._listeners):
+            raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: {bound}")
+        listener = SimListener(
+            bound,
+            backlog=backlog,
+            faults=lambda: self._faults_of(bound),
+            forget=self._forget_listener,
+        )
+        self._listeners[bound] = listener
+        return listener
+
+    async def dial(self, address: Address | str, *, source: str = "127.0.0.1") -> SimStream:
+        """Connect from the IP address ``source``; takes one round trip.
+
+        Raises ConnectionRefusedError if nobody listens. Waits while the backlog is full and while
+        the address is a black hole. A dial that was cancelled leaves nothing behind.
+        """
+        address = _read(address)
+        link = self._links.get(address, self.default_link)
+        await trio.sleep(link.latency)
+        while self._faults_of(address).is_blackhole:
+            await self._healed.park()
+        listener = self._listener_at(address)
+        refusal = self._faults_of(address).refuse_errno or errno.ECONNREFUSED
+        if self._faults_of(address).refuse_errno or listener is None:
+            raise await self._refusal(address, link, refusal)
+        if not await listener.claim_place():
+            raise await self._refusal(address, link, refusal)
+        try:
+            await trio.sleep(link.latency)
+            if listener.closed:
+                raise OSError(refusal, f"{os.strerror(refusal)}: {address}")
+            return self._connect(address, link, source, listener)
+        finally:
+            listener.give_back_place()
+
+    async def _refusal(self, address: Address, link: Link, code: int) -> OSError:
+        await trio.sleep(link.latency)
+        return OSError(code, f"{os.strerror(code)}: {address}")
+
+    def _connect(
+        self, address: Address, link: Link, source: str, listener: SimListener
+    ) -> SimStream:
+        is_unix = isinstance(address, UnixAddress)
+        near, far = connect_pair(
+            link,
+            source="unix:" if is_unix else source,
+            host=address.host if isinstance(address, TcpAddress) else "unix:",
+            address=str(address),
+            seed=f"{self.seed}/{next(self._connections)}",
+            hub=self,
+        )
+        self._streams.update({near: None, far: None})
+        # The last step of the handshake tells the listener that the dialler is there.
+        listener.push(far, ready_at=trio.current_time() + link.latency)
+        return near
+
+    # What the network is like
+
+    def link(
+        self,
+        address: Address | str,
+        *,
+        latency: float | None = None,
+        bandwidth: float | None = None,
+        buffer: int | None = None,
+        jitter: float | None = None,
+        fragment: bool | None = None,
+    ) -> Link:
+        """Set what connections dialled to an address from now on are like; None keeps a value."""
+        address = _read(address)
+        changes: dict[str, Any] = {
+            "latency": latency,
+            "bandwidth": bandwidth,
+            "buffer": buffer,
+            "jitter": jitter,
+            "fragment": fragment,
+        }
+        link = attrs.evolve(
+            self._links.get(address, self.default_link),
+            **{name: value for name, value in changes.items() if value is not None},
+        )
+        self._links[address] = link
+        return link
+
+    def refuse(self, address: Address | str, code: int = errno.ECONNREFUSED) -> None:
+        """Let dials fail with this errno after a round trip, although somebody listens."""
+        self._faults_of(address).refuse_errno = code
+
+    def blackhole(self, address: Address | str) -> None:
+        """Let dials hang until `heal`. Connections that are open already are not touched."""
+        self._faults_of(address).is_blackhole = True
+
+    def fail_accept(self, address: Address | str, code: int = errno.EMFILE, times: int = 1) -> None:
+        """Let the next ``times`` accepts on a listener's own address raise OSError(``code``)."""
+        faults = self._faults_of(address)
+        faults.accept_errno, faults.accept_failures = code, times
+
+    def heal(self, address: Address | str) -> None:
+        """Undo `refuse`, `blackhole` and `fail_accept`; dials that hang go on."""
+        self._faults.pop(_read(address), None)
+        self._healed.unpark_all()
+
+    @property
+    def open_streams(self) -> list[SimStream]:
+        """Both ends of every connection as far as nobody closed them, oldest first."""
+        return list(self._streams)
+
+    @property
+    def open_listeners(self) -> list[SimListener]:
+        """The listeners that were not closed."""
+        return list(self._listeners.values())
+
+    # The test's own side of a conversation
+
+    async def connect(self, address: Address | str, *, source: str = "127.0.0.1") -> Peer:
+        """Dial, for a scripted client."""
+        return Peer(await self.dial(address, source=source))
+
+    @asynccontextmanager
+    async def upstream(self, address: Address | str) -> AsyncIterator[Upstream]:
+        """A scripted upstream. At the end it stops listening and closes what it accepted."""
+        upstream = Upstream(await self.listen(address))
+        try:
+            yield upstream
+        finally:
+            upstream.close()
+
+    async def serve(
+        self, address: Address | str, handler: Handler, nursery: trio.Nursery
+    ) -> SimListener:
+        """Run ``handler(peer)`` for each connection in a task of the nursery, until cancelled.
+
+        The peer is closed afterwards. A handler may let EOFError and the OSErrors of a connection
+        that went away pass; any other error ends the nursery.
+        """
+        listener = await self.listen(address)
+        nursery.start_soon(serve_peers, listener, handler)
+        return listener
+
+    # Running
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Call `SimStream.on_hangup` when it is time to, until cancelled."""
+        task_status.started()
+        while True:
+            await self._hangup_gate.wait(self._is_hangup_due, self._next_hangup_at)
+            _, _, stream = heapq.heappop(self._hangups)
+            stream.report_hangups()
+
+    def _is_hangup_due(self) -> bool:
+        return self._next_hangup_at() <= trio.current_time()
+
+    def _next_hangup_at(self) -> float:
+        return self._hangups[0][0] if self._hangups else math.inf
+
+    def schedule(self, at: float, stream: SimStream) -> None:
+        """For streams: have `SimStream.report_hangups` called then."""
+        heapq.heappush(self._hangups, (at, next(self._hangup_order), stream))
+        self._hangup_gate.wake()
+
+    def forget(self, stream: SimStream) -> None:
+        """For streams: this one was closed."""
+        self._streams.pop(stream, None)
+
+    async def __aenter__(self) -> SimNet:
+        self._scheduler = _SeededScheduler(self.seed)
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        self._nursery.start_soon(self.run)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        self._scheduler.restore()
+        self._nursery.cancel_scope.cancel()
+        if isinstance(error, Exception):
+            # Given to the nursery, the test's own failure would come out wrapped in a group.
+            await self._manager.__aexit__(None, None, None)
+            return False
+        return await self._manager.__aexit__(kind, error, traceback)
+
+    # Helpers
+
+    def _forget_listener(self, listener: SimListener) -> None:
+        del self._listeners[listener.address]
+
+    def _faults_of(self, address: Address | str) -> Faults:
+        return self._faults.setdefault(_read(address), Faults())
+
+    def _listener_at(self, address: Address) -> SimListener | None:
+        for bound, listener in self._listeners.items():
+            if _overlap(bound, address):
+                return listener
+        return None
+
+    def _with_port(self, address: Address) -> Address:
+        if isinstance(address, UnixAddress) or address.port:
+            return address
+        candidates = (TcpAddress(address.host, n) for n in range(FIRST_FREE_PORT, 65536))
+        for candidate in candidates:
+            if not any(_overlap(candidate, other) for other in self._listeners):
+                return candidate
+        raise OSError(errno.EADDRINUSE, "every port from 49152 is taken")
+
+    def __repr__(self) -> str:
+        return (
+            f"<SimNet seed={self.seed}: {len(self._listeners)} listeners, "
+            f"{len(self._streams)} open streams>"
+        )
+
+
+class _SeededScheduler:
+    """Lets a seed decide the order in which trio runs tasks that are ready at the same time.
+
+    Trio shuffles them by a generator of its own. It has no public way to seed that, so this uses
+    what its hypothesis plugin uses.
+    """
+
+    def __init__(self, seed: int) -> None:
+        rng: random.Random = _trio_run._r
+        self._before = rng.getstate(), _trio_run._ALLOW_DETERMINISTIC_SCHEDULING
+        _trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
+        rng.seed(seed)
+
+    def restore(self) -> None:
+        state, was_allowed = self._before
+        _trio_run._r.setstate(state)
+        _trio_run._ALLOW_DETERMINISTIC_SCHEDULING = was_allowed
+
+
+def _read(address: Address | str) -> Address:
+    return parse_address(address) if isinstance(address, str) else address
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Whether the addresses cannot both be bound; so one reaches a listener on the other."""
+    if isinstance(one, UnixAddress) or isinstance(other, UnixAddress):
+        return one == other
+    return one.port == other.port and (
+        one.host == other.host or one.host in _WILDCARDS or other.host in _WILDCARDS
+    )

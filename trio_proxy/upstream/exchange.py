@@ -1,0 +1,330 @@
+"""One request on one upstream connection: send it, await the head, relay the answer.
+
+A request without a body, or with one that is sent in one go, runs in the exchange's main task
+alone. Only a body that has to be waited for gets a second task (`Upload`), because an upstream
+may answer before it has read everything, and a stalled upload must not hide that answer.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from trio_proxy.contract import Sink
+from trio_proxy.errors import ProtocolError, ProxyError, Reason, Source
+from trio_proxy.headers import (
+    HeaderRules,
+    Origin,
+    client_fields,
+    interim_fields,
+    trailer_fields,
+    upstream_fields,
+)
+from trio_proxy.lifecycle import Exchange, Phase, Try
+from trio_proxy.messages import Fields, Framing, Request, ResponseHead, list_members
+from trio_proxy.net.streams import READ_SIZE, Stream
+from trio_proxy.net.tunnel import Tunnel
+from trio_proxy.net.watchdog import receive, receive_later
+from trio_proxy.upstream.cluster import Lease
+from trio_proxy.upstream.upload import Upload
+from trio_proxy.wire.h1 import ClientWire
+from trio_proxy.wire.requests import HeadLimits
+
+#: Interim responses relayed for one request; nobody needs more, and each costs the client a head.
+MAX_INTERIM_RESPONSES = 32
+
+#: Methods that may be sent again when a pooled connection turns out to be dead (RFC 9110 §9.2.2).
+IDEMPOTENT_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+
+
+class UpstreamExchange:
+    """Drives one lease through one request. Raises ProxyError from `await_head` and `relay`."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        exchange: Exchange,
+        request: Request,
+        origin: Origin,
+        sink: Sink,
+        rules: HeaderRules,
+        limits: HeadLimits,
+    ) -> None:
+        self._lease = lease
+        self._exchange = exchange
+        self._request = request
+        self._origin = origin
+        self._sink = sink
+        self._rules = rules
+        self._limits = limits
+        self._upload: Upload | None = None
+        self._awaiting_upstream = False
+        self._first_piece = b""
+        self._tried_at = 0.0
+        self._record = Try(exchange.upstream)
+
+    @property
+    def _wire(self) -> ClientWire:
+        return self._lease.connection.wire
+
+    async def run(self) -> Fields:
+        """Relay the whole answer into the sink but for its end; its trailers are returned.
+
+        Marks the lease reusable if the connection can take another request.
+        """
+        record = self._record
+        self._exchange.tries.append(record)
+        self._tried_at = trio.current_time()
+        try:
+            head = await self._head_with_free_retry()
+            record.outcome = str(head.status)
+            record.head_seconds = trio.current_time() - self._tried_at
+            if head.status == 101:
+                await self._run_tunnel(head)
+                return ()
+            return await self._relay(head)
+        except ProxyError as exc:
+            record.failure = exc if exc.source is Source.UPSTREAM else None
+            raise
+        finally:
+            record.seconds = trio.current_time() - self._tried_at
+            if self._upload is not None:
+                self._upload.stop()
+
+    async def _head_with_free_retry(self) -> ResponseHead:
+        """The final response head; a pooled connection that was dead already is replaced once."""
+        reused = self._lease.connection.stream is not None
+        stream = await self._lease.stream()
+        try:
+            await self._send(stream)
+            return await self._await_head(stream)
+        except ProxyError as exc:
+            if not (reused and exc.retryable and self._can_replay()):
+                raise
+        self._exchange.stale_retries += 1
+        self._lease.start_afresh()
+        stream = await self._lease.stream()
+        await self._send(stream)
+        return await self._await_head(stream)
+
+    def _can_replay(self) -> bool:
+        return self._request.method in IDEMPOTENT_METHODS and self._upload is None
+
+    async def _send(self, stream: Stream) -> None:
+        """Send the head and what is there of the body in one go; an `Upload` sends the rest."""
+        self._exchange.phase = Phase.SEND
+        sink, wire, body = self._sink, self._wire, self._sink.body
+        fields = upstream_fields(
+            self._request,
+            self._origin,
+            self._rules,
+            upstream_host=self._lease.connection.upstream.host_field,
+            remaining_seconds=sink.watchdog.deadlines.remaining_total(trio.current_time()),
+        )
+        data = wire.encode_head(self._request, fields, self._limits)
+        if not body.complete:
+            self._first_piece = body.take_nowait()
+        if self._first_piece:
+            data = b"".join((data, *wire.encode_data(self._first_piece)))
+        if body.complete:
+            data += wire.encode_end(trailer_fields(body.trailers))
+        try:
+            sent = stream.send_nowait(data)
+        except OSError:
+            return  # an answer may have come before the reset: reading will tell
+        if sent < len(data) or not body.complete:
+            self._start_upload(stream, data[sent:])
+
+    def _start_upload(self, stream: Stream, unsent: bytes) -> None:
+        self._upload = Upload(
+            self._exchange,
+            self._sink.body,
+            self._wire,
+            stream,
+            self._sink.watchdog,
+            waits_for_continue=self._request.expects_continue,
+            on_end=self._on_upload_end,
+        )
+        self._sink.hold_until(self._upload.done)
+        self._sink.nursery.start_soon(self._upload.run, unsent)
+
+    def _on_upload_end(self) -> None:
+        if self._awaiting_upstream:
+            self._sink.watchdog.arm("read")
+
+    def _read_wait(self) -> str:
+        """The read deadline starts when the request has been sent, as nginx's does."""
+        uploading = self._upload is not None and not self._upload.done.is_set()
+        return "" if uploading else "read"
+
+    async def _await_head(self, stream: Stream) -> ResponseHead:
+        self._exchange.phase = Phase.AWAIT_HEAD
+        heard_anything = False
+        interims = 0
+        while True:
+            try:
+                head = self._wire.next_response()
+            except ProtocolError as exc:
+                raise self._malformed(exc) from exc
+            if head is None:
+                data = await self._receive_head_bytes(stream, first=not heard_anything)
+                heard_anything = True
+                self._wire.feed(data)
+            elif head.status >= 200:
+                return head
+            elif head.status == 101:
+                self._check_upgrade(head)
+                return head
+            else:
+                interims += 1
+                await self._relay_interim(head, interims)
+
+    async def _receive_head_bytes(self, stream: Stream, *, first: bool) -> bytes:
+        self._awaiting_upstream = True
+        try:
+            wait = self._read_wait()
+            data = await receive_later(stream, READ_SIZE, self._sink.watchdog, wait)
+        except (OSError, trio.ClosedResourceError) as exc:
+            raise self._reset(str(exc), first) from exc
+        finally:
+            self._awaiting_upstream = False
+        if not data:
+            raise self._reset("closed before the response head was complete", first)
+        return data
+
+    def _reset(self, detail: str, retryable: bool) -> ProxyError:
+        phase = self._exchange.phase
+        return ProxyError(
+            Source.UPSTREAM, phase, Reason.CONNECTION_RESET, detail=detail, retryable=retryable
+        )
+
+    def _malformed(self, exc: ProtocolError) -> ProxyError:
+        phase = self._exchange.phase
+        return ProxyError(Source.UPSTREAM, phase, Reason.RESPONSE_MALFORMED, detail=exc.detail)
+
+    def _check_upgrade(self, head: ResponseHead) -> None:
+        """RFC 9110 §7.8: only to a protocol that was asked for."""
+        wanted = set(list_members(self._request.upgrade))
+        chosen = list_members(head.upgrade)
+        if not chosen or not wanted.issuperset(chosen):
+            raise ProxyError(
+                Source.UPSTREAM, Phase.AWAIT_HEAD, Reason.UPGRADE_FAILED, detail=repr(head.upgrade)
+            )
+
+    async def _relay_interim(self, head: ResponseHead, count: int) -> None:
+        if count > MAX_INTERIM_RESPONSES:
+            raise self._malformed(
+                ProtocolError(Reason.RESPONSE_MALFORMED, "too many interim responses")
+            )
+        head.fields = interim_fields(head, self._origin.trace_id)
+        if self._request.version == b"1.1":
+            await self._sink.inform(head)
+        if head.status == 100 and self._upload is not None:
+            self._upload.continue_relayed()
+
+    async def _relay(self, head: ResponseHead) -> Fields:
+        exchange, sink, wire = self._exchange, self._sink, self._wire
+        exchange.phase = Phase.STREAM
+        if self._upload is not None:
+            self._upload.answered = True
+        stream = await self._lease.stream()
+        head.fields = client_fields(head, self._origin.trace_id)
+        sink.start(head)
+        if wire.body.framing is Framing.LENGTH:
+            await self._relay_known_length(stream)
+        else:
+            await self._relay_decoded(stream)
+        uploaded = self._upload is None or self._upload.complete
+        self._lease.reusable = head.keep_alive and uploaded and not wire.leftover
+        return trailer_fields(wire.trailers)
+
+    async def _relay_decoded(self, stream: Stream) -> None:
+        """A chunked body, or one that ends with the connection, or none."""
+        wire, sink = self._wire, self._sink
+        while True:
+            try:
+                data = wire.take_body()
+            except ProtocolError as exc:
+                raise self._malformed(exc) from exc
+            if data:
+                sink.write(data)
+            if wire.body_complete:
+                return
+            await sink.flush()
+            data = await self._receive_body_bytes(stream)
+            if data:
+                wire.feed(data)
+            else:
+                self._feed_eof()
+
+    def _feed_eof(self) -> None:
+        try:
+            self._wire.feed_eof()
+        except ProtocolError as exc:
+            raise self._truncated(exc.detail) from exc
+
+    async def _receive_body_bytes(self, stream: Stream) -> bytes:
+        self._awaiting_upstream = True
+        try:
+            return await receive(stream, READ_SIZE, self._sink.watchdog, self._read_wait())
+        except (OSError, trio.ClosedResourceError) as exc:
+            raise self._truncated(str(exc)) from exc
+        finally:
+            self._awaiting_upstream = False
+
+    def _truncated(self, detail: str) -> ProxyError:
+        return ProxyError(Source.UPSTREAM, Phase.STREAM, Reason.RESPONSE_TRUNCATED, detail=detail)
+
+    async def _relay_known_length(self, stream: Stream) -> None:
+        """What came with the head first; the rest goes from socket to socket."""
+        wire, sink = self._wire, self._sink
+        if data := wire.take_body():
+            sink.write(data)
+        if wire.body_complete:
+            return
+        await sink.flush()
+        while not wire.body_complete:
+            view = await self._receive_borrowed(stream)
+            wire.count_bypassed(len(view))
+            await sink.send_through(view)
+
+    async def _receive_borrowed(self, stream: Stream) -> memoryview:
+        """Body bytes in the shared buffer, valid until the next await."""
+        buffer = self._sink.relay_buffer[: self._wire.remaining]
+        watchdog = self._sink.watchdog
+        self._awaiting_upstream = True
+        try:
+            while (size := stream.receive_into_nowait(buffer)) is None:
+                watchdog.arm(self._read_wait())
+                await stream.wait_readable()
+        except (OSError, trio.ClosedResourceError) as exc:
+            raise self._truncated(str(exc)) from exc
+        finally:
+            self._awaiting_upstream = False
+        if not size:
+            raise self._truncated(f"{self._wire.remaining} bytes of the body are missing")
+        return buffer[:size]
+
+    async def _run_tunnel(self, head: ResponseHead) -> None:
+        exchange, sink = self._exchange, self._sink
+        upstream = await self._lease.stream()
+        head.fields = interim_fields(head, self._origin.trace_id)
+        client, from_client = await sink.switch_protocols(head)
+        exchange.phase = Phase.STREAM
+        seconds = sink.watchdog.deadlines.seconds["tunnel_idle"]
+        tunnel = Tunnel(client, upstream, seconds)
+        try:
+            await tunnel.run(
+                from_left=from_client,
+                from_right=self._wire.take_leftover(),
+                count_rightwards=self._count_received,
+                count_leftwards=self._count_sent,
+            )
+        except OSError as exc:
+            raise self._truncated(f"tunnel: {exc}") from exc
+
+    def _count_received(self, size: int) -> None:
+        self._exchange.bytes_received += size
+
+    def _count_sent(self, size: int) -> None:
+        self._exchange.bytes_sent += size
+        self._exchange.body_bytes_sent += size

@@ -1,0 +1,100 @@
+"""The request body on its way to the upstream, while the answer may already come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from trio_proxy.contract import RequestBody
+from trio_proxy.errors import ProxyError
+from trio_proxy.headers import trailer_fields
+from trio_proxy.lifecycle import Exchange
+from trio_proxy.net.streams import Stream
+from trio_proxy.net.watchdog import Watchdog, send_all, send_borrowed
+from trio_proxy.wire.h1 import ClientWire
+
+
+class Upload:
+    """One task that moves the body, started only when there is something left to move.
+
+    It never raises for what peers do: a fault of the client aborts the exchange's main task, an
+    upstream that takes no more is left to the main task, which may find an answer waiting.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        body: RequestBody,
+        wire: ClientWire,
+        stream: Stream,
+        main: Watchdog,
+        *,
+        waits_for_continue: bool,
+        on_end: Callable[[], None],
+    ) -> None:
+        self._exchange = exchange
+        self._body = body
+        self._wire = wire
+        self._stream = stream
+        self._main = main
+        self._watchdog = Watchdog(main.deadlines)
+        self._on_end = on_end
+        self._stopped = False
+        #: While the client waits for a 100 it is not late with its body.
+        self._wait = "" if waits_for_continue else "body"
+        #: Set when the task has ended, however.
+        self.done = trio.Event()
+        #: The whole body was handed over.
+        self.complete = False
+        #: A response head has come: a stall must not hide it.
+        self.answered = False
+
+    async def run(self, unsent: bytes) -> None:
+        """Send ``unsent`` and then the rest of the body."""
+        try:
+            with self._watchdog.scope:
+                await self._relay(unsent)
+            if self._watchdog.scope.cancelled_caught and not self._stopped:
+                self._out_of_time()
+        except ProxyError as exc:
+            self._main.abort(exc)
+        except (OSError, trio.ClosedResourceError):
+            pass  # the upstream takes no more; whether it has answered is seen when reading
+        finally:
+            self.done.set()
+            self._on_end()
+
+    async def _relay(self, unsent: bytes) -> None:
+        await send_all(self._stream, unsent, self._watchdog, "write")
+        body = self._body
+        while not body.complete:
+            piece = await body.receive(self._watchdog, self._wait)
+            if not piece:
+                continue
+            self._wait = "body"
+            parts = self._wire.encode_data(piece)
+            if len(parts) == 1 and isinstance(piece, memoryview):
+                await send_borrowed(self._stream, piece, self._watchdog, "write")
+            else:
+                await send_all(self._stream, b"".join(parts), self._watchdog, "write")
+        end = self._wire.encode_end(trailer_fields(body.trailers))
+        await send_all(self._stream, end, self._watchdog, "write")
+        self.complete = True
+
+    def _out_of_time(self) -> None:
+        budget = self._watchdog.budget
+        if budget == "body" or (budget == "write" and not self.answered):
+            self._main.abort(self._watchdog.failure(self._exchange))
+        # The total budget is the main task's as well, and it reports it.
+
+    def continue_relayed(self) -> None:
+        """The client has been told to go on, so from now on it can be late."""
+        if not self._wait:
+            self._wait = "body"
+            self._watchdog.arm("body")
+
+    def stop(self) -> None:
+        """Cancel the rest; `done` is set soon after."""
+        self._stopped = True
+        self._watchdog.scope.cancel(reason="the exchange is over")

@@ -1,0 +1,57 @@
+"""The strict grammar of heads and chunk lines (RFC 9110 §5.5 and §5.6, RFC 9112 §2 to §7).
+
+h11 is deliberately lenient: it takes bare LF, obs-fold, NUL in values and any version. A lenient
+reader in front of another reader is how requests are smuggled, so everything is matched against
+these patterns before h11 sees it. All repeats are possessive: no input makes them backtrack.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
+_FIELDS = rb"(?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+"
+
+TOKEN = re.compile(_TOKEN)
+
+#: Groups: method, target, minor version.
+REQUEST_HEAD = re.compile(
+    rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS + rb"\r\n"
+)
+
+#: Groups: minor version, status, reason phrase (may be missing, with or without its space).
+RESPONSE_HEAD = re.compile(
+    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + _VALUE + rb"))?\r\n" + _FIELDS + rb"\r\n"
+)
+
+#: One field line of a head that matched; trailing white space is still on the value.
+FIELD = re.compile(rb"([^\r\n:]++):[ \t]*+([^\r\n]*+)\r\n")
+
+#: A block of trailer lines without the empty line that ends it.
+TRAILERS = re.compile(_FIELDS)
+
+#: What no head may contain, complete or not: controls, a bare CR, a bare LF.
+FORBIDDEN_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n")
+
+REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
+
+CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+#: uri-host [":" port]: a reg-name or IPv4 without userinfo, or a bracketed IPv6 (RFC 3986 §3.2).
+#: The sub-delims that the RFC also allows in a reg-name are refused: no host has them.
+HOST = re.compile(
+    rb"(?:(?:[A-Za-z0-9\-._~]|%[0-9A-Fa-f]{2})++|\[[0-9A-Fa-f:.]++(?:%25[A-Za-z0-9\-._~]++)?\])"
+    rb"(?::[0-9]{0,5})?"
+)
+
+#: scheme, authority and the rest of an absolute-form target.
+ABSOLUTE_FORM = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*+)://([^/?#]*+)(.*+)")
+
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*+"'
+_EXTENSION = (
+    rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+"
+)
+
+#: chunk-size [chunk-ext] CRLF (RFC 9112 §7.1); 15 hexadecimal digits stay below 2**60.
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*+\r\n")
