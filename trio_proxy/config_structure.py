@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias, get_args, get_origin
+from typing import Any, Literal, TypeAlias, cast, get_args, get_origin
 
 import attrs
 from cattrs import BaseValidationError, ClassValidationError, Converter
@@ -36,8 +36,8 @@ def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     for kind in (bool, int, str):
         converter.register_structure_hook(kind, _as_it_is)
-    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _as_it_is)
-    converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, _array_hook)
+    converter.register_structure_hook_func(lambda kind: _origin(kind) is Literal, _as_it_is)
+    converter.register_structure_hook_factory(lambda kind: _origin(kind) is tuple, _array_hook)
     converter.register_structure_hook_factory(_is_table, _table_hook)
     converter.register_structure_hook_func(lambda kind: kind in (Address, Address | None), _address)
     converter.register_structure_hook_func(lambda kind: kind == TrustedPeer, _trusted_peer)
@@ -46,6 +46,10 @@ def _converter() -> Converter:
 
 def _as_it_is(value: Any, _: Any) -> Any:
     return value
+
+
+def _origin(kind: Any) -> Any:
+    return get_origin(kind)
 
 
 def _is_table(kind: Any) -> bool:
@@ -96,8 +100,8 @@ def _sound_values(
                 values[name] = _sound_elements(table[name], hooks[name], exc)
             except (SettingError, BaseValidationError):
                 continue
-        elif isinstance(key.default, attrs.Factory):  # type: ignore[arg-type]
-            values[name] = key.default.factory()
+        elif isinstance(default := key.default, attrs.Factory):  # type: ignore[arg-type]
+            values[name] = cast("Any", default).factory()
         elif key.default is not attrs.NOTHING:
             values[name] = key.default
     return values

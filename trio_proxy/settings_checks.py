@@ -10,7 +10,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import attrs
 
@@ -46,7 +46,7 @@ class Table:
         return ()
 
     def __attrs_post_init__(self) -> None:
-        values = {name: getattr(self, name) for name in attrs.fields_dict(type(self))}
+        values = {name: getattr(self, name) for name in attrs.fields_dict(cast("type[attrs.AttrsInstance]", type(self)))}
         for error in self.conflicts(values):
             raise error
 
