@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import trio
@@ -17,6 +17,8 @@ from trio_proxy.server.run import serve
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry import logwriter
 from trio_proxy.telemetry.logwriter import LogWriter
+
+T = TypeVar("T")
 
 EXIT_FAILURE = 1
 EXIT_BAD_CONFIG = 2
@@ -40,15 +42,15 @@ def run(config_path: str | None, listen: str | None, log_level: str | None) -> N
     SIGTERM and SIGINT drain and stop.
     """
 
-    def load() -> Settings:
-        settings, _ = config.find_and_load(config_path, os.environ)
-        return config.override(settings, listen=listen, log_level=log_level)
+    def load() -> tuple[Settings, str]:
+        settings, path = config.find_and_load(config_path, os.environ)
+        settings = config.override(settings, listen=listen, log_level=log_level)
+        return settings, path or "the environment"
 
-    settings = _or_exit(load)
-    _, path = config.find_and_load(config_path, os.environ)
+    settings, source = _or_exit(load)
     _serve_until_stopped(
         settings,
-        lambda writer: serve(settings, source=path or "environment", load=load, writer=writer),
+        lambda writer: serve(settings, source=source, load=lambda: load()[0], writer=writer),
     )
 
 
@@ -67,7 +69,7 @@ def demo() -> None:
     _serve_until_stopped(settings, demonstration.run)
 
 
-def _or_exit(load: Callable[[], Settings]) -> Settings:
+def _or_exit(load: Callable[[], T]) -> T:
     try:
         return load()
     except ConfigError as exc:

@@ -232,7 +232,7 @@ def client_fields(head: ResponseHead, trace_id: str) -> list[Field]:
     fields = [
         field
         for field in head.fields
-        if (name := field[0].lower()) not in HOP_BY_HOP
+        if (name := field[0].lower().replace(b"_", b"-")) not in HOP_BY_HOP
         and name != b"content-length"
         and name != b"x-trace-id"
         and name not in dropped
@@ -255,7 +255,7 @@ def _end_to_end(fields: Fields) -> list[Field]:
     return [
         field
         for field in fields
-        if (name := field[0].lower()) not in HOP_BY_HOP
+        if (name := field[0].lower().replace(b"_", b"-")) not in HOP_BY_HOP
         and name != b"content-length"
         and name not in dropped
     ]

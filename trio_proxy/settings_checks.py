@@ -46,7 +46,10 @@ class Table:
         return ()
 
     def __attrs_post_init__(self) -> None:
-        values = {name: getattr(self, name) for name in attrs.fields_dict(cast("type[attrs.AttrsInstance]", type(self)))}
+        values = {
+            name: getattr(self, name)
+            for name in attrs.fields_dict(cast("type[attrs.AttrsInstance]", type(self)))
+        }
         for error in self.conflicts(values):
             raise error
 

@@ -54,7 +54,6 @@ class Connection:
         self._exchange: Exchange | None = None
         self._sink: H1Sink | None = None
         self._request: Request | None = None
-        self._half_closed = False
         self._nursery: trio.Nursery
 
     def __repr__(self) -> str:
@@ -95,7 +94,7 @@ class Connection:
 
     async def _await_first_byte(self, watchdog: Watchdog) -> bool:
         """Idle until the client sends something; False if it ends the connection instead."""
-        if self._half_closed or self._service.draining:
+        if self._service.draining:
             return False
         watchdog.arm("idle")
         try:
@@ -107,7 +106,8 @@ class Connection:
         except (OSError, trio.ClosedResourceError):
             return False
         self._wire.feed(data)
-        return bool(data)
+        # Bytes that come at the very moment in which the idle deadline passes come too late.
+        return bool(data) and not watchdog.scope.cancel_called
 
     def _new_exchange(self) -> Exchange:
         self._service.observer.request_started()
@@ -230,12 +230,13 @@ class Connection:
         if failure.reason in (Reason.CLIENT_GONE, Reason.CLIENT_STALLED):
             self._stream.abort()
             return False
-        if exchange.head_sent:
-            # The client must see that this is not all: a reset also shows it to one that takes the
-            # end of the connection for the end of the body.
+        if not exchange.head_sent:
+            return await self._refuse(exchange, failure)
+        if self._sink is not None and self._sink.ends_by_close:
+            # To this client the end of the connection is the end of the body: only a reset shows
+            # that it was cut. Any other sees it by the framing, and keeps what it has.
             self._stream.abort()
-            return False
-        return await self._refuse(exchange, failure)
+        return False
 
     async def _refuse(self, exchange: Exchange, failure: ProxyError) -> bool:
         """Send the proxy's own answer. A request that was read to its end keeps the connection."""
@@ -300,9 +301,7 @@ class Connection:
 
     def _on_hangup(self, reset: bool) -> None:
         exchange, watchdog = self._exchange, self._watchdog
-        if not reset and not self._has_gone():
-            self._half_closed = True
-        elif exchange is not None and watchdog is not None:
+        if exchange is not None and watchdog is not None and (reset or self._has_gone()):
             how = "reset" if reset else "closed"
             error = ProxyError(Source.CLIENT, exchange.phase, Reason.CLIENT_GONE, detail=how)
             watchdog.abort(error)

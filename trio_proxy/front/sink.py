@@ -44,6 +44,8 @@ class H1Sink:
         self.ended = False
         #: The stream carries another protocol now.
         self.switched = False
+        #: The client takes the end of the connection for the end of the body (HTTP/1.0).
+        self.ends_by_close = False
         #: Tasks of this exchange that must have ended before the connection goes on.
         self.holds: list[trio.Event] = []
         self._service = service
@@ -64,6 +66,7 @@ class H1Sink:
             and not self._service.draining
             and self._wire.can_keep_alive(head)
         )
+        self.ends_by_close = not self._wire.can_keep_alive(head)
         self._started = True
         self._exchange.status = head.status
         self._pending.append(self._wire.encode_head(head, keep_alive=self.keep_alive))

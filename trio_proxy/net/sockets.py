@@ -48,7 +48,8 @@ class SocketStream:
         return f"<SocketStream {self.peer} {state}>"
 
     def _hangup(self, reset: bool) -> None:
-        if self.on_hangup is not None:
+        # Once both sides have sent a FIN the system reports a full close: that is no reset.
+        if self.on_hangup is not None and not (reset and self._eof_sent):
             self.on_hangup(reset)
 
     def receive_nowait(self, limit: int) -> bytes | None:
@@ -70,9 +71,13 @@ class SocketStream:
             return 0
 
     async def wait_readable(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
         await trio.lowlevel.wait_readable(self._socket)
 
     async def wait_writable(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
         await trio.lowlevel.wait_writable(self._socket)
 
     def is_readable(self) -> bool:
@@ -127,9 +132,15 @@ class SocketListener:
         self.address = address
 
     async def wait_readable(self) -> None:
+        self._check_open()
         await trio.lowlevel.wait_readable(self._socket)
 
+    def _check_open(self) -> None:
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("this listener was closed")
+
     def accept_nowait(self) -> SocketStream | None:
+        self._check_open()
         try:
             sock, _ = self._socket.accept()
         except OSError as exc:

@@ -31,9 +31,10 @@ class Stream(Protocol):
     #: The peer's address without a port: an IP literal, or ``unix:``.
     peer: str
 
-    #: Called once when the peer has shut down its sending side (``False``) and once when the
-    #: connection was reset or fully closed (``True``). It runs between task steps and must only do
-    #: bookkeeping. A FIN is reported even while unread bytes lie in front of it.
+    #: Called once when the peer has shut down its sending side (``False``) and once when it has
+    #: reset the connection (``True``). It runs between task steps and must only do bookkeeping. A
+    #: FIN is reported even while unread bytes lie in front of it. After a `send_eof` of ours a
+    #: reset may be left to the next read to discover.
     on_hangup: HangupCallback | None
 
     def receive_nowait(self, limit: int) -> bytes | None:

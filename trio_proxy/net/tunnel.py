@@ -24,6 +24,8 @@ class Tunnel:
         self._idle_seconds = idle_seconds
         self._scope = trio.CancelScope()
         self._failure: OSError | None = None
+        #: The stream that failed, if one did.
+        self.failed: Stream | None = None
 
     async def run(
         self,
@@ -60,20 +62,31 @@ class Tunnel:
                 if turns % TURNS_WITHOUT_CHECKPOINT == 0:
                     await trio.lowlevel.checkpoint()
             target.send_eof()
-        except OSError as exc:
-            self._failure = self._failure or exc
+        except OSError:
             self._scope.cancel(reason="one side of the tunnel failed")
 
     async def _receive(self, source: Stream) -> bytes:
-        while (data := source.receive_nowait(READ_SIZE)) is None:
-            self._put_off_idle_deadline()
-            await source.wait_readable()
+        try:
+            while (data := source.receive_nowait(READ_SIZE)) is None:
+                self._put_off_idle_deadline()
+                await source.wait_readable()
+        except OSError as exc:
+            self._note_failure(source, exc)
+            raise
         return data
+
+    def _note_failure(self, stream: Stream, exc: OSError) -> None:
+        if self._failure is None:
+            self._failure, self.failed = exc, stream
 
     async def _send(self, target: Stream, data: bytes, count: Callable[[int], None]) -> None:
         view = memoryview(data)
         while view:
-            sent = target.send_nowait(view)
+            try:
+                sent = target.send_nowait(view)
+            except OSError as exc:
+                self._note_failure(target, exc)
+                raise
             view = view[sent:]
             count(sent)
             if view:

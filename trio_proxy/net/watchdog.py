@@ -43,7 +43,8 @@ class Watchdog:
 
     def arm(self, wait: str) -> None:
         """Start the budget of one wait; call right before awaiting."""
-        self.scope.deadline, self._budget = self.deadlines.nearest(wait, trio.current_time())
+        if not self.scope.cancel_called:  # else the budget that ran out keeps its name
+            self.scope.deadline, self._budget = self.deadlines.nearest(wait, trio.current_time())
 
     def abort(self, error: ProxyError) -> None:
         """Cancel from outside (the client left, the upload failed). The first reason stays."""

@@ -7,6 +7,7 @@ this loop has the cap in front and catches at the boundary of each connection.
 from __future__ import annotations
 
 import logging
+import math
 
 import trio
 
@@ -27,7 +28,7 @@ class Complaint:
     """Logs a warning, but not each time: a busy proxy at a limit would log of nothing else."""
 
     def __init__(self) -> None:
-        self._silent_until = -trio.current_time()
+        self._silent_until = -math.inf
 
     def warn(self, message: str, *args: object) -> None:
         now = trio.current_time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from trio_proxy.telemetry import logwriter
 from trio_proxy.telemetry.logwriter import LogWriter
 
 log = logging.getLogger("trio_proxy.server")
+
+#: Descriptors for listeners, scrapers, logs and the event loop itself.
+SPARE_FILES = 256
 
 
 async def serve(
@@ -33,6 +37,7 @@ async def serve(
     ``load`` reads the settings again from ``source``; it runs in a thread. Raises OSError if an
     address cannot be bound or the pid file cannot be written.
     """
+    raise_file_limit(files_wanted(settings))
     # The receiver stays open to the very end: once it is closed a late SIGHUP kills the process.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
@@ -85,6 +90,7 @@ async def _reload(
         settings = await trio.to_thread.run_sync(load)
         if settings.pid_file != old.pid_file:
             log.warning("pid_file: a change takes effect at the next start")
+        raise_file_limit(files_wanted(settings))
         await proxy.reload(settings)
     except ConfigError as exc:
         for problem in exc.problems:
@@ -116,3 +122,22 @@ def _pid_file(path: str | None) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if file.read_text() == text:
                 file.unlink()
+
+
+def raise_file_limit(wanted: int) -> None:
+    """Lift the soft limit on open files towards ``wanted``, as far as the hard limit allows.
+
+    Many systems start a process with 1,024, which the default limits alone exceed.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < ceiling:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
+
+
+def files_wanted(settings: Settings) -> int:
+    """Descriptors that the configured limits can add up to."""
+    limits = settings.limits
+    per_upstream = (one.max_conns or limits.max_conns_per_upstream for one in settings.upstreams)
+    return limits.max_client_conns + sum(per_upstream) + SPARE_FILES

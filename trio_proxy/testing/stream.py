@@ -188,8 +188,7 @@ class SimStream:
         if self._on_hangup is not None and eof and not self._reported_eof:
             self._reported_eof = True
             self._on_hangup(False)
-        ended = self._was_reset() or (eof and self._out.finished)
-        if self._on_hangup is not None and ended and not self._reported_reset:
+        if self._on_hangup is not None and self._was_reset() and not self._reported_reset:
             self._reported_reset = True
             self._on_hangup(True)
 

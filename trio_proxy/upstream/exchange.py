@@ -142,18 +142,21 @@ class UpstreamExchange:
             stream,
             self._sink.watchdog,
             waits_for_continue=self._request.expects_continue,
-            on_end=self._on_upload_end,
+            on_change=self._on_upload_change,
         )
         self._sink.hold_until(self._upload.done)
         self._sink.nursery.start_soon(self._upload.run, unsent)
 
-    def _on_upload_end(self) -> None:
+    def _on_upload_change(self) -> None:
         if self._awaiting_upstream:
-            self._sink.watchdog.arm("read")
+            self._sink.watchdog.arm(self._read_wait())
 
     def _read_wait(self) -> str:
-        """The read deadline starts when the request has been sent, as nginx's does."""
-        uploading = self._upload is not None and not self._upload.done.is_set()
+        """The read deadline starts when the request has been sent, as nginx's does.
+
+        It runs as well while the client waits for a 100: then it is the upstream's turn.
+        """
+        uploading = self._upload is not None and self._upload.is_moving
         return "" if uploading else "read"
 
     async def _await_head(self, stream: Stream) -> ResponseHead:
@@ -320,6 +323,10 @@ class UpstreamExchange:
                 count_leftwards=self._count_sent,
             )
         except OSError as exc:
+            if tunnel.failed is client:
+                raise ProxyError(
+                    Source.CLIENT, Phase.STREAM, Reason.CLIENT_GONE, detail=str(exc)
+                ) from exc
             raise self._truncated(f"tunnel: {exc}") from exc
 
     def _count_received(self, size: int) -> None:

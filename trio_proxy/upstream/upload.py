@@ -31,7 +31,7 @@ class Upload:
         main: Watchdog,
         *,
         waits_for_continue: bool,
-        on_end: Callable[[], None],
+        on_change: Callable[[], None],
     ) -> None:
         self._exchange = exchange
         self._body = body
@@ -39,7 +39,7 @@ class Upload:
         self._stream = stream
         self._main = main
         self._watchdog = Watchdog(main.deadlines)
-        self._on_end = on_end
+        self._on_change = on_change
         self._stopped = False
         #: While the client waits for a 100 it is not late with its body.
         self._wait = "" if waits_for_continue else "body"
@@ -63,7 +63,7 @@ class Upload:
             pass  # the upstream takes no more; whether it has answered is seen when reading
         finally:
             self.done.set()
-            self._on_end()
+            self._on_change()
 
     async def _relay(self, unsent: bytes) -> None:
         await send_all(self._stream, unsent, self._watchdog, "write")
@@ -72,7 +72,8 @@ class Upload:
             piece = await body.receive(self._watchdog, self._wait)
             if not piece:
                 continue
-            self._wait = "body"
+            if not self._wait:
+                self._begin()
             parts = self._wire.encode_data(piece)
             if len(parts) == 1 and isinstance(piece, memoryview):
                 await send_borrowed(self._stream, piece, self._watchdog, "write")
@@ -88,10 +89,19 @@ class Upload:
             self._main.abort(self._watchdog.failure(self._exchange))
         # The total budget is the main task's as well, and it reports it.
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether it is the client's turn, or this task's, rather than the upstream's."""
+        return bool(self._wait) and not self.done.is_set()
+
+    def _begin(self) -> None:
+        self._wait = "body"
+        self._on_change()
+
     def continue_relayed(self) -> None:
         """The client has been told to go on, so from now on it can be late."""
         if not self._wait:
-            self._wait = "body"
+            self._begin()
             self._watchdog.arm("body")
 
     def stop(self) -> None:

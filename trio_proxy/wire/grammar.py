@@ -15,9 +15,13 @@ _FIELDS = rb"(?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+"
 
 TOKEN = re.compile(_TOKEN)
 
+#: The longest registered method has 17 letters (UPDATEREDIRECTREF).
+MAX_METHOD_BYTES = 32
+_METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}+"
+
 #: Groups: method, target, minor version.
 REQUEST_HEAD = re.compile(
-    rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS + rb"\r\n"
+    rb"(" + _METHOD + rb") ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS + rb"\r\n"
 )
 
 #: Groups: minor version, status, reason phrase (may be missing, with or without its space).
@@ -28,13 +32,13 @@ RESPONSE_HEAD = re.compile(
 #: One field line of a head that matched; trailing white space is still on the value.
 FIELD = re.compile(rb"([^\r\n:]++):[ \t]*+([^\r\n]*+)\r\n")
 
-#: A block of trailer lines without the empty line that ends it.
-TRAILERS = re.compile(_FIELDS)
+#: One line of a trailer section.
+TRAILER_LINE = re.compile(_TOKEN + rb":" + _VALUE + rb"\r\n")
 
 #: What no head may contain, complete or not: controls, a bare CR, a bare LF.
 FORBIDDEN_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n")
 
-REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
+REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
 
 CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
 

@@ -33,13 +33,18 @@ from trio_proxy.wire.responses import parse_response
 Chunk: TypeAlias = bytes | bytearray | memoryview
 
 
+#: What h11 may hold of an incomplete event. All is bounded before it is fed; this only has to lie
+#: above the largest trailer section that can be configured.
+MAX_H11_BUFFER = 2 * 1024 * 1024
+
+
 class _Wire:
     """The half that reads: heads, bodies, and what is left over behind them."""
 
     def __init__(self, role: type[h11.CLIENT] | type[h11.SERVER], limits: HeadLimits) -> None:
         self._role = role
         self._limits = limits
-        self._h11 = h11.Connection(role)
+        self._h11 = h11.Connection(role, MAX_H11_BUFFER)
         self._buffer = b""
         self._searched = 0
         self._guard: ChunkGuard | None = None
@@ -48,6 +53,7 @@ class _Wire:
         self.body = NO_BODY
         self.body_complete = True
         self.trailers: Fields = ()
+        self._sends_chunked = False
 
     def feed(self, data: bytes) -> None:
         """Take bytes that were read from the peer."""
@@ -67,11 +73,15 @@ class _Wire:
         """The bytes of the next head with its empty line, or None until it is complete."""
         end = self._buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
         if end < 0:
-            self._searched = len(self._buffer)
             return None
         head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
         self._searched = 0
         return head
+
+    def _searched_before(self) -> int:
+        """How much of the buffer earlier calls have looked at; all of it is from now on."""
+        before, self._searched = self._searched, len(self._buffer)
+        return before
 
     def _expect_body(self, body: Body) -> None:
         self.body = body
@@ -145,7 +155,8 @@ class _Wire:
 
     def encode_end(self, trailers: Fields = ()) -> bytes:
         """What to send at the end of a message; trailers leave only with chunked framing."""
-        return self._h11.send(h11.EndOfMessage(headers=list(trailers))) or b""
+        fields = list(trailers) if self._sends_chunked else []
+        return self._h11.send(h11.EndOfMessage(headers=fields)) or b""
 
 
 class ServerWire(_Wire):
@@ -155,28 +166,33 @@ class ServerWire(_Wire):
         super().__init__(h11.SERVER, limits)
         self._method = b"GET"
         self._is_http10 = False
+        self._skipped_empty_line = False
 
     def start_cycle(self, limits: HeadLimits) -> None:
         """Forget the last exchange, but not what the client has sent beyond it."""
         self._limits = limits
-        self._h11 = h11.Connection(h11.SERVER)
+        self._h11 = h11.Connection(h11.SERVER, MAX_H11_BUFFER)
         self._expect_body(NO_BODY)
         self._method = b"GET"
         self._is_http10 = False
+        self._skipped_empty_line = False
 
     def next_request(self) -> Request | None:
         """The next request head, or None until more is fed.
 
         Raises ProtocolError as soon as it is certain that no request can come of what was fed.
         """
-        if self._buffer.startswith(b"\r\n"):
+        if not self._skipped_empty_line and self._buffer.startswith(b"\r\n"):
             # RFC 9112 §2.2: ignore an empty line in front of a request line; one, not any number.
             self._buffer = self._buffer[2:]
+            self._skipped_empty_line = True
+            self._searched = 0
         if self._buffer == b"\r":
             return None
         head = self._next_head()
         if head is None:
-            if (error := explain_incomplete(self._buffer, self._limits)) is not None:
+            seen = self._searched_before()
+            if (error := explain_incomplete(self._buffer, seen, self._limits)) is not None:
                 raise error
             return None
         if len(head) > self._limits.head_bytes:
@@ -210,6 +226,8 @@ class ServerWire(_Wire):
         elif self._is_http10:
             self._stand_in_http11()
             fields.append((b"Connection", b"keep-alive"))
+        has_length = head.declared_length is not None or head.status in (204, 304)
+        self._sends_chunked = not (has_length or self._is_http10 or self._method == b"HEAD")
         event = h11.Response(status_code=head.status, headers=fields, reason=head.reason)
         return self._h11.send(event) or b""
 
@@ -225,7 +243,7 @@ class ServerWire(_Wire):
         The state machine is told of an equal HTTP/1.1 request. It is only used to write a response
         of known length, and an HTTP/1.0 request has no chunked body that h11 would have to read.
         """
-        self._h11 = h11.Connection(h11.SERVER)
+        self._h11 = h11.Connection(h11.SERVER, MAX_H11_BUFFER)
         self._h11.receive_data(b"%s / HTTP/1.1\r\nHost: stand-in\r\n\r\n" % self._method)
         self._next_event()
 
@@ -261,11 +279,12 @@ class ClientWire(_Wire):
         ``fields`` holds Host, the end-to-end fields, and Connection with Upgrade if asked for.
         """
         self._limits = limits
-        self._h11 = h11.Connection(h11.CLIENT)
+        self._h11 = h11.Connection(h11.CLIENT, MAX_H11_BUFFER)
         self._method = request.method
         self._expect_body(NO_BODY)
         out = list(fields)
-        if request.body.framing is Framing.CHUNKED:
+        self._sends_chunked = request.body.framing is Framing.CHUNKED
+        if self._sends_chunked:
             out.append((b"Transfer-Encoding", b"chunked"))
         elif request.body.framing is Framing.LENGTH:
             out.append((b"Content-Length", b"%d" % request.body.length))
@@ -282,7 +301,7 @@ class ClientWire(_Wire):
         if size > self._limits.head_bytes:
             raise ProtocolError(Reason.RESPONSE_MALFORMED, f"response head of {size} bytes")
         if head is None:
-            if FORBIDDEN_IN_HEAD.search(self._buffer):
+            if FORBIDDEN_IN_HEAD.search(self._buffer, max(0, self._searched_before() - 1)):
                 raise ProtocolError(Reason.RESPONSE_MALFORMED, "bare CR, LF or control in a head")
             return None
         response = parse_response(head, self._method, self._limits)

@@ -173,9 +173,12 @@ def _explain_malformed(head: bytes, limits: HeadLimits) -> ProtocolError:
     return ProtocolError(Reason.MALFORMED_REQUEST, f"malformed {part}")
 
 
-def explain_incomplete(head: bytes, limits: HeadLimits) -> ProtocolError | None:
-    """What is already wrong with a head whose end has not come, or None."""
-    if grammar.FORBIDDEN_IN_HEAD.search(head):
+def explain_incomplete(head: bytes, seen: int, limits: HeadLimits) -> ProtocolError | None:
+    """What is already wrong with a head whose end has not come, or None.
+
+    The first ``seen`` bytes were looked at before: a head that comes byte by byte is read once.
+    """
+    if grammar.FORBIDDEN_IN_HEAD.search(head, max(0, seen - 1)):
         return ProtocolError(
             Reason.MALFORMED_REQUEST, "control character or bare CR or LF in a head"
         )
@@ -186,5 +189,5 @@ def explain_incomplete(head: bytes, limits: HeadLimits) -> ProtocolError | None:
     return None
 
 
-#: Room for the method, two spaces and the version beside the target.
-MAX_REQUEST_LINE_REST = 64
+#: Room for the method, two spaces, the version and CRLF beside the target.
+MAX_REQUEST_LINE_REST = grammar.MAX_METHOD_BYTES + len(b"  HTTP/1.1\r\n")

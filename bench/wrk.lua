@@ -1,0 +1,59 @@
+-- What wrk sends, and its results as one line of JSON.
+-- Mode "small": heads of 13 fields as a browser sends them, path and cookie new in every request.
+-- Mode "download": GET of 1 MiB. Mode "upload": POST of 1 MiB.
+
+local before, between, after
+local counter = 0
+
+local function browser_head(host)
+    before = "GET /articles/"
+    between = " HTTP/1.1\r\n" .. table.concat({
+        "Host: " .. host,
+        'sec-ch-ua: "Chromium";v="126", "Google Chrome";v="126", "Not-A.Brand";v="8"',
+        "sec-ch-ua-mobile: ?0",
+        'sec-ch-ua-platform: "Linux"',
+        "Upgrade-Insecure-Requests: 1",
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+            .. "Chrome/126.0.0.0 Safari/537.36",
+        "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+        "Sec-Fetch-Site: same-origin",
+        "Sec-Fetch-Mode: navigate",
+        "Referer: http://" .. host .. "/articles/",
+        "Accept-Encoding: gzip, deflate, br",
+        "Accept-Language: en-GB,en;q=0.9,de;q=0.8",
+        "Cookie: theme=dark; consent=1; session=",
+    }, "\r\n")
+    after = "\r\n\r\n"
+end
+
+local function small()
+    counter = counter + 1
+    local id = string.format("%08x", (counter * 2654435761) % 4294967296)
+    return before .. counter .. "/comments?page=" .. id .. between .. id .. id .. after
+end
+
+function init(args)
+    local mode = args[1]
+    if mode == "small" then
+        browser_head(wrk.headers["Host"])
+        request = small
+    elseif mode == "upload" then
+        wrk.method = "POST"
+        wrk.body = string.rep("0123456789abcdef", 65536)
+        wrk.headers["Content-Type"] = "application/octet-stream"
+    end
+    if mode ~= "small" then
+        local fixed = wrk.format()
+        request = function() return fixed end
+    end
+end
+
+function done(summary, latency, requests)
+    local errors = summary.errors
+    io.write(string.format(
+        'result {"requests": %d, "seconds": %.6f, "bytes": %d, "p50_ms": %.4f, "p99_ms": %.4f, '
+            .. '"errors": {"connect": %d, "read": %d, "write": %d, "timeout": %d, "status": %d}}\n',
+        summary.requests, summary.duration / 1e6, summary.bytes,
+        latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+        errors.connect, errors.read, errors.write, errors.timeout, errors.status))
+end

@@ -1,0 +1,72 @@
+"""What the tests on real sockets share: upstream processes, curl, and the proof of tidiness."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import (
+    DEADLINE,
+    Curl,
+    ProxyProcess,
+    children,
+    echo_on_port,
+    lacking,
+    open_descriptors,
+    running_proxy,
+    wait_until,
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than five seconds; `nox -s slow`")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """After each test: no child process and no open file that was not there before it."""
+    before, files = children(), set(open_descriptors().items())
+    yield
+    wait_until(lambda: children() <= before, "the child processes end")
+    gc.collect()
+    left = set(open_descriptors().items()) - files
+    assert not left, f"still open: {left}"
+
+
+@pytest.fixture(scope="session")
+def echo_port() -> Iterator[int]:
+    """The port of a uvicorn that serves ``tests/echo_app.py``."""
+    with echo_on_port() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def shared_proxy(echo_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    """A proxy process before `echo_port`, for all tests of a module that leave it as it is."""
+    with running_proxy(tmp_path_factory.mktemp("proxy"), [echo_port]) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(shared_proxy: ProxyProcess) -> Iterator[ProxyProcess]:
+    """The shared proxy; after the test nothing of it is left in there."""
+    yield shared_proxy
+    shared_proxy.wait_until_quiet()
+
+
+@pytest.fixture(scope="session")
+def curl() -> Curl:
+    """Runs curl with the given arguments; its output is bytes, its failure is left to the test."""
+    path = shutil.which("curl")
+    if path is None:
+        lacking("curl is not installed")
+
+    def run(*args: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        argv = [path, "-q", "-sS", "--noproxy", "*", "--max-time", str(DEADLINE), *map(str, args)]
+        return subprocess.run(argv, input=stdin, capture_output=True, check=False)
+
+    return run

@@ -1,0 +1,420 @@
+"""A whole proxy on a simulated network, in virtual time, and what must be left of it: nothing.
+
+    pytestmark = virtual_time
+
+    async def test_a_request_is_answered() -> None:
+        async with world() as w:
+            client = await w.client()
+            await client.send(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+            upstream = await w.upstreams[0].accept()
+            assert (await upstream.read_request()).start == b"GET / HTTP/1.1"
+            await upstream.send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+            assert (await client.read_response()).body == b"ok"
+
+Leaving the block drains the proxy and then fails the test if anything is left behind: streams,
+listeners, tokens, leases, waiters, counters, tasks, files, or an error in the log. Outside a test
+function (hypothesis) use `run`. Whoever waits for something that never comes is told where.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+import trio
+from attrs import define, field, frozen
+from trio.testing import MockClock
+
+from trio_proxy.addresses import TcpAddress, UnixAddress, parse_address
+from trio_proxy.lifecycle import Exchange, Phase
+from trio_proxy.server.proxy import Proxy, open_proxy
+from trio_proxy.settings import Settings, UpstreamSettings
+from trio_proxy.telemetry.stats import UpstreamStats
+from trio_proxy.testing import Peer, SimListener, SimNet, SimStream
+from trio_proxy.upstream.pool import Upstream as PoolMember
+
+PROXY = "10.0.0.1:80"
+METRICS = "10.0.0.1:81"
+CLIENT = "198.51.100.7"
+
+#: Virtual seconds after which a test hangs; beyond every deadline that one can configure.
+FOREVER = 10 * 24 * 60 * 60.0
+
+
+def run(main: Callable[..., Awaitable[Any]], *args: Any, clock: Any = None, **options: Any) -> Any:
+    """``trio.run`` in virtual time."""
+    clock = clock or MockClock(autojump_threshold=0)
+    return trio.run(main, *args, clock=clock, **options)
+
+
+#: ``pytestmark = virtual_time`` runs every async test of a module in virtual time.
+virtual_time = pytest.mark.trio(run=run)
+
+
+# Conversations
+
+
+@frozen
+class Message:
+    """A request or response as it was read. ``raw`` is the head, byte for byte."""
+
+    start: bytes
+    fields: list[tuple[bytes, bytes]]
+    raw: bytes
+    body: bytes = b""
+    trailers: list[tuple[bytes, bytes]] = field(factory=list)
+
+    @property
+    def status(self) -> int:
+        return int(self.start.split(b" ")[1])
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Every value of a field, in order."""
+        return [value for other, value in self.fields if other.lower() == name.lower()]
+
+    def __getitem__(self, name: bytes) -> bytes:
+        """The value of a field that must be there exactly once."""
+        values = self.all(name)
+        assert len(values) == 1, f"expected one {name!r}, got {values} in {self.raw!r}"
+        return values[0]
+
+    def __contains__(self, name: bytes) -> bool:
+        return bool(self.all(name))
+
+
+class Speaker(Peer):
+    """A `Peer` that can read whole messages; used at both ends."""
+
+    async def read_head(self) -> Message:
+        """The next head, without its body."""
+        raw = await self.receive_until(b"\r\n\r\n")
+        start, *lines = raw[:-4].split(b"\r\n")
+        return Message(start, [_field(line) for line in lines], raw)
+
+    async def read_request(self) -> Message:
+        """A whole request."""
+        head = await self.read_head()
+        return await self._with_body(head, until_close=False)
+
+    async def read_response(self, method: bytes = b"GET") -> Message:
+        """A whole response to a request of that method; one without framing ends the stream."""
+        head = await self.read_head()
+        if method == b"HEAD" or head.status < 200 or head.status in (204, 304):
+            return head
+        return await self._with_body(head, until_close=True)
+
+    async def _with_body(self, head: Message, *, until_close: bool) -> Message:
+        lengths, codings = head.all(b"content-length"), head.all(b"transfer-encoding")
+        assert len(lengths) + len(codings) <= 1, f"more than one framing field: {head.raw!r}"
+        if lengths:
+            body, trailers = await self.receive_exactly(int(lengths[0])), []
+        elif codings:
+            assert codings == [b"chunked"]
+            body, trailers = await self.read_chunked()
+        else:
+            body, trailers = await self.receive_all() if until_close else b"", []
+        return Message(head.start, head.fields, head.raw, body, trailers)
+
+    async def read_chunked(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """A chunked body and its trailers."""
+        body = bytearray()
+        while chunk := await self.read_chunk():
+            body += chunk
+        trailers = []
+        while (line := await self.receive_until(b"\r\n")) != b"\r\n":
+            trailers.append(_field(line[:-2]))
+        return bytes(body), trailers
+
+    async def read_chunk(self) -> bytes:
+        """The data of the next chunk; empty for the last one, whose trailers follow."""
+        size = int(await self.receive_until(b"\r\n"), 16)
+        data = await self.receive_exactly(size)
+        assert not size or await self.receive_exactly(2) == b"\r\n"
+        return data
+
+    async def ask(self, request: bytes) -> Message:
+        """Send a request and read the response to it."""
+        await self.send(request)
+        return await self.read_response(request.split(b" ", 1)[0])
+
+    async def respond(self, body: bytes = b"ok", *, status: int = 200, fields: bytes = b"") -> None:
+        """Send a response of known length; ``fields`` are further field lines with their CRLF."""
+        head = b"HTTP/1.1 %d Whatever\r\nContent-Length: %d\r\n" % (status, len(body))
+        await self.send(head + fields + b"\r\n" + body)
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name, value.strip(b" \t")
+
+
+class ScriptedUpstream:
+    """An upstream that does what the test says, or what a handler does for each connection."""
+
+    def __init__(self, listener: SimListener, helpers: trio.Nursery) -> None:
+        self.listener = listener
+        self.peers: list[Speaker] = []
+        #: The requests that `serve` has read.
+        self.requests: list[Message] = []
+        self._helpers = helpers
+
+    @property
+    def name(self) -> str:
+        return str(self.listener.address)
+
+    async def accept(self) -> Speaker:
+        """The proxy's next connection; waits for it."""
+        await self.listener.wait_readable()
+        stream = self.listener.accept_nowait()
+        assert stream is not None, "only one task may accept"
+        self.peers.append(Speaker(stream))
+        return self.peers[-1]
+
+    def run(self, handler: Callable[[Speaker], Awaitable[object]]) -> None:
+        """From now on run ``handler`` for each connection, then close it."""
+        self._helpers.start_soon(self._accept_all, handler)
+
+    async def _accept_all(self, handler: Callable[[Speaker], Awaitable[object]]) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                nursery.start_soon(self._handle, await self.accept(), handler)
+
+    async def _handle(self, peer: Speaker, handler: Callable[[Speaker], Awaitable[object]]) -> None:
+        async with peer:
+            try:
+                await handler(peer)
+            except (OSError, EOFError):
+                return  # the proxy has closed the connection, as it may
+
+    def serve(self, body: bytes = b"ok", *, delay: float = 0.0) -> None:
+        """From now on be healthy: answer every request with 200, and keep the connection."""
+
+        async def answer(peer: Speaker) -> None:
+            while True:
+                self.requests.append(await peer.read_request())
+                await trio.sleep(delay)
+                is_head = self.requests[-1].start.startswith(b"HEAD ")
+                length = b"Content-Length: %d\r\n\r\n" % len(body)
+                await peer.send(b"HTTP/1.1 200 OK\r\n" + length + (b"" if is_head else body))
+
+        self.run(answer)
+
+    def close(self) -> None:
+        self.listener.close()
+        for peer in self.peers:
+            peer.close()
+
+
+# The world
+
+
+@define(eq=False)
+class World:
+    """A running proxy and everything around it."""
+
+    net: SimNet
+    proxy: Proxy
+    upstreams: list[ScriptedUpstream]
+    #: The exchanges that have ended (with ``logging.access`` on).
+    exchanges: list[Exchange]
+    #: What the proxy has logged.
+    log: list[logging.LogRecord]
+    #: For tasks of the test; they are cancelled when the proxy has stopped.
+    helpers: trio.Nursery
+    _members: set[PoolMember] = field(factory=set)
+    _gauges: dict[str, UpstreamStats] = field(factory=dict)
+    _listened: set[str] = field(factory=set)
+    _dialled: set[str] = field(factory=set)
+
+    async def client(self, source: str = CLIENT, address: str | None = None) -> Speaker:
+        """A client connection to the proxy's first listener."""
+        to = parse_address(address) if address else self.proxy.address
+        return Speaker(await self.net.dial(to, source=source))
+
+    async def add_upstream(self, address: str) -> ScriptedUpstream:
+        """One more scripted upstream, for a reload to name (or for nobody)."""
+        upstream = ScriptedUpstream(await self.net.listen(address), self.helpers)
+        self.upstreams.append(upstream)
+        return upstream
+
+    async def reload(self, settings: Settings) -> None:
+        """Reload the proxy. Use this one, so that what the old settings named is checked too."""
+        await self.proxy.reload(settings)
+        self.remember()
+
+    def messages(self, level: int = logging.INFO) -> list[str]:
+        """The log's lines of at least that level."""
+        return [record.getMessage() for record in self.log if record.levelno >= level]
+
+    def proxy_streams(self) -> list[SimStream]:
+        """The proxy's ends of the connections that it has not closed."""
+        streams = self.net.open_streams
+        return [s for s in streams if s.local in self._listened or s.remote in self._dialled]
+
+    # Nothing left behind
+
+    def remember(self) -> None:
+        """Note everything that has to be empty in the end."""
+        self._members.update(self.proxy.cluster.members)
+        self._gauges.update(self.proxy.stats.upstreams)
+        metrics = self.proxy.metrics_address
+        self._listened.update(map(str, self.proxy.addresses + ([metrics] if metrics else [])))
+        self._dialled.update(member.name for member in self.proxy.cluster.members)
+
+    def leftovers(self) -> list[str]:
+        """What is left of the proxy after it has stopped, in words."""
+        self.remember()
+        proxy, stats = self.proxy, self.proxy.stats
+        found = [f"open stream {stream!r}" for stream in self.proxy_streams()]
+        found += [
+            f"open listener {listener!r}"
+            for listener in self.net.open_listeners
+            if str(listener.address) in self._listened
+        ]
+        counts = {
+            "client tokens": proxy.client_limiter.borrowed_tokens,
+            "connections": len(proxy.service.connections),
+            "queue waiters": proxy.cluster.queue_length,
+            "queue length gauge": sum(stats.queue_length.values()),
+            "requests in flight": stats.requests_in_flight,
+            "client connections gauge": stats.client_connections,
+            "orphaned upstreams": stats.orphaned_upstreams,
+        }
+        for member in self._members:
+            counts[f"tokens of {member.name}"] = member.limiter.borrowed_tokens
+            counts[f"leases of {member.name}"] = len(member.leased)
+        for name, gauges in self._gauges.items():
+            counts[f"active gauge of {name}"] = gauges.active
+            counts[f"idle gauge of {name}"] = gauges.idle
+        found += [f"{name}: {count}" for name, count in counts.items() if count]
+        return found + self._unended_exchanges()
+
+    def _unended_exchanges(self) -> list[str]:
+        started = self.proxy.stats.requests_total
+        found = []
+        if self.proxy.settings.logging.access and len(set(map(id, self.exchanges))) != started:
+            found.append(f"{started} requests started, but {len(self.exchanges)} ended")
+        if len(set(map(id, self.exchanges))) != len(self.exchanges):
+            found.append("an exchange ended twice")
+        bad = [e for e in self.exchanges if e.phase is not Phase.LOG or e.leases]
+        return found + [f"not properly ended: {exchange}" for exchange in bad]
+
+
+@asynccontextmanager
+async def world(
+    *,
+    upstreams: int | Sequence[str] = 1,
+    listen: Sequence[str] = (PROXY,),
+    metrics_listen: str | None = None,
+    network: SimNet | None = None,
+    errors_in_log: bool = False,
+    **tables: Any,
+) -> AsyncIterator[World]:
+    """A proxy before ``upstreams`` (a number, or addresses); ``tables`` are those of `Settings`.
+
+    ``network`` replaces a `SimNet` without latency; ``errors_in_log`` says that some are expected.
+    """
+    net = SimNet() if network is None else network
+    config = settings_for(upstreams, listen=listen, metrics_listen=metrics_listen, **tables)
+    tasks, files = trio.lowlevel.current_statistics().tasks_living, _open_files()
+    failure: Exception | None = None
+    exchanges: list[Exchange] = []
+    with _captured_log() as records, _told_where_it_hangs():
+        async with net, trio.open_nursery() as helpers:
+            scripted = [
+                ScriptedUpstream(await net.listen(upstream.address), helpers)
+                for upstream in config.upstreams
+            ]
+            try:
+                async with open_proxy(config, network=net, on_exchange=exchanges.append) as proxy:
+                    w = World(net, proxy, scripted, exchanges, records, helpers)
+                    w.remember()
+                    yield w
+            except Exception as exc:  # noqa: BLE001 - raised again below, outside the nursery
+                failure = exc
+            helpers.cancel_scope.cancel()
+        for upstream in scripted:
+            upstream.close()
+    if failure is not None:
+        raise failure
+    found = w.leftovers()
+    tasks_left = trio.lowlevel.current_statistics().tasks_living - tasks
+    found += [f"tasks: {tasks_left}"] if tasks_left > 0 else []
+    found += [f"file: {file}" for file in _open_files() - files]
+    if not errors_in_log:
+        found += [f"logged error: {line}" for line in w.messages(logging.ERROR)]
+    assert not found, "left behind:\n  " + "\n  ".join(found)
+
+
+def settings_for(
+    upstreams: int | Sequence[str] = 1,
+    *,
+    listen: Sequence[str] = (PROXY,),
+    metrics_listen: str | None = None,
+    **tables: Any,
+) -> Settings:
+    """The settings that `world` would use; for reloads."""
+    names = upstreams
+    if isinstance(names, int):
+        names = [f"10.1.0.{number}:9000" for number in range(1, names + 1)]
+    return Settings(
+        listen=tuple(map(parse_address, listen)),
+        metrics_listen=parse_address(metrics_listen) if metrics_listen else None,
+        upstreams=tuple(map(upstream_settings, names)),
+        **tables,
+    )
+
+
+def upstream_settings(name: str, max_conns: int | None = None) -> UpstreamSettings:
+    """The ``[[upstreams]]`` table of an address."""
+    address = parse_address(name)
+    if isinstance(address, UnixAddress):
+        return UpstreamSettings(unix=address.path, max_conns=max_conns)
+    assert isinstance(address, TcpAddress)
+    return UpstreamSettings(host=address.host, port=address.port, max_conns=max_conns)
+
+
+@contextmanager
+def _captured_log() -> Iterator[list[logging.LogRecord]]:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("trio_proxy")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextmanager
+def _told_where_it_hangs() -> Iterator[None]:
+    where = ""
+    with trio.move_on_after(FOREVER) as scope:
+        try:
+            yield
+        except BaseException as exc:
+            frames = [f for f in traceback.extract_tb(exc.__traceback__) if "test_" in f.filename]
+            if frames:
+                where = f" at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"
+            raise
+    if scope.cancelled_caught:
+        raise AssertionError(f"the test hangs{where}")
+
+
+def _open_files() -> set[str]:
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{number} -> {os.readlink(f'/proc/self/fd/{number}')}")
+        except OSError:
+            continue  # the one that listed the directory
+    return found

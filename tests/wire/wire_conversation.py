@@ -1,0 +1,158 @@
+"""How the tests of the wire speak: literal bytes in, what was understood out.
+
+Every conversation can be had in three ways: all bytes in one read, one byte per read, and in one
+read with the beginning of another message behind them. What is understood must not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attrs import define, field
+
+from trio_proxy.errors import ProtocolError
+from trio_proxy.messages import Fields, Request, ResponseHead
+from trio_proxy.wire.h1 import ClientWire, ServerWire
+from trio_proxy.wire.requests import HeadLimits
+
+LIMITS = HeadLimits()
+WAYS = ("whole", "byte_by_byte", "more_behind")
+MORE_REQUESTS = b"GET /behind HTTP/1.1\r\nHost: behind.example\r\n\r\n"
+MORE_RESPONSES = b"HTTP/1.1 299 Behind\r\nContent-Length: 0\r\n\r\n"
+
+
+def split(data: bytes, way: str, more: bytes) -> list[bytes]:
+    """The reads in which ``data`` arrives."""
+    if way == "byte_by_byte":
+        return [data[i : i + 1] for i in range(len(data))]
+    return [data + more] if way == "more_behind" else [data]
+
+
+@define
+class Message:
+    """One message that was understood; ``complete`` if its end has come."""
+
+    head: Request | ResponseHead
+    body: bytes = b""
+    trailers: Fields = ()
+    complete: bool = False
+
+
+@define
+class Heard:
+    """All that one side of a connection understood, and why it stopped listening, if it did."""
+
+    messages: list[Message] = field(factory=list)
+    error: ProtocolError | None = None
+    leftover: bytes = b""
+
+    @property
+    def facts(self) -> list[object]:
+        """For comparing two ways of hearing the same bytes."""
+        heads = [m.head for m in self.messages]
+        starts = [
+            (h.method, h.target, h.version) if isinstance(h, Request) else (h.status, h.reason)
+            for h in heads
+        ]
+        rest = [(list(m.head.fields), m.body, list(m.trailers), m.complete) for m in self.messages]
+        return [starts, rest, self.error is not None]
+
+
+def hear_requests(pieces: Iterable[bytes], limits: HeadLimits = LIMITS) -> Heard:
+    """Read requests as a connection does, each answered the moment that it is complete."""
+    wire, heard = ServerWire(limits), Heard()
+    wire.start_cycle(limits)
+    current: Message | None = None
+    try:
+        for piece in pieces:
+            wire.feed(piece)
+            while True:
+                if current is None:
+                    request = wire.next_request()
+                    if request is None:
+                        break
+                    current = Message(request)
+                    heard.messages.append(current)
+                _take_body(wire, current)
+                if not current.complete:
+                    break
+                current = None
+                wire.start_cycle(limits)
+    except ProtocolError as exc:
+        heard.error = exc
+    heard.leftover = wire.leftover
+    return heard
+
+
+def hear_response(
+    pieces: Iterable[bytes],
+    method: bytes = b"GET",
+    *,
+    upgrade: bytes = b"",
+    eof: bool = False,
+    limits: HeadLimits = LIMITS,
+) -> Heard:
+    """Read the interim and the final response to one request of that method."""
+    wire, heard = asked(method, upgrade=upgrade, limits=limits), Heard()
+    final: Message | None = None
+    try:
+        for piece in pieces:
+            wire.feed(piece)
+            while final is None and (head := wire.next_response()) is not None:
+                message = Message(head)
+                heard.messages.append(message)
+                message.complete = head.status < 200
+                if head.status >= 200 or head.status == 101:
+                    final = message
+            if final is not None and final.head.status != 101:
+                _take_body(wire, final)
+        if eof:
+            wire.feed_eof()
+            if final is not None:
+                final.complete = wire.body_complete
+    except ProtocolError as exc:
+        heard.error = exc
+    heard.leftover = wire.leftover
+    return heard
+
+
+def _take_body(wire: ServerWire | ClientWire, message: Message) -> None:
+    message.body += wire.take_body()
+    message.complete = wire.body_complete
+    message.trailers = wire.trailers
+
+
+def asked(
+    method: bytes = b"GET", *, upgrade: bytes = b"", limits: HeadLimits = LIMITS
+) -> ClientWire:
+    """An upstream connection on which a request without a body has been sent."""
+    wire = ClientWire(limits)
+    request = parsed(b"%s / HTTP/1.1\r\nHost: example.com\r\n\r\n" % method)
+    fields = [(b"Host", b"example.com")]
+    if upgrade:
+        fields += [(b"Connection", b"upgrade"), (b"Upgrade", upgrade)]
+    wire.encode_head(request, fields, limits)
+    wire.encode_end()
+    return wire
+
+
+def parsed(head: bytes) -> Request:
+    """The request of a whole head that is well-formed."""
+    wire = ServerWire(LIMITS)
+    wire.feed(head)
+    request = wire.next_request()
+    assert request is not None
+    return request
+
+
+def served(head: bytes = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n") -> ServerWire:
+    """A client connection on which a request has been read."""
+    wire = ServerWire(LIMITS)
+    wire.feed(head)
+    assert wire.next_request() is not None
+    return wire
+
+
+def joined(parts: Sequence[object]) -> bytes:
+    """What the pieces to send amount to."""
+    return b"".join(bytes(part) for part in parts)  # type: ignore[call-overload]
