@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from processes import Process, pinned
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
+
+
+#: What wrk may take longer than asked: its own time-out, and one of its ends.
+GRACE_SECONDS = 10
+
+
+class LoadError(Exception):
+    """There is no result."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +56,14 @@ class Sample:
     mib_per_second: float
     errors: dict[str, int]
 
-    @property
-    def has_errors(self) -> bool:
-        return bool(self.errors)
 
-
-def run(scenario: Scenario, port: int, proxy: Process, core: int, seconds: float) -> Sample:
-    """Load the proxy for ``seconds``. Raises RuntimeError if wrk itself fails."""
+def run(scenario: Scenario, port: int, proxy: Process, core: int, seconds: int) -> Sample:
+    """Load the proxy for ``seconds``. Raises LoadError if wrk itself fails."""
     command = [
         str(shutil.which("wrk")),
         "--threads=1",
         f"--connections={scenario.connections}",
-        f"--duration={max(1, math.ceil(seconds))}s",
+        f"--duration={seconds}s",
         "--timeout=5s",
         "--latency",
         f"--script={SCRIPT}",
@@ -69,18 +73,23 @@ def run(scenario: Scenario, port: int, proxy: Process, core: int, seconds: float
     ]
     cpu = proxy.cpu_seconds()
     with pinned(core):
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds + 20, check=False
-        )
+        done = _finished(command, seconds + GRACE_SECONDS)
     cpu = proxy.cpu_seconds() - cpu
     line = next((row for row in done.stdout.splitlines() if row.startswith("result ")), None)
     if line is None:
-        raise RuntimeError(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
+        raise LoadError(done.stderr.strip() or done.stdout.strip())
     return _sample(json.loads(line.removeprefix("result ")), cpu, scenario)
 
 
-def _sample(result: dict[str, float], cpu: float, scenario: Scenario) -> Sample:
-    errors: dict[str, int] = {key: n for key, n in result["errors"].items() if n}  # type: ignore[attr-defined]
+def _finished(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as exc:
+        raise LoadError(f"wrk did not end within {seconds} s") from exc
+
+
+def _sample(result: dict[str, Any], cpu: float, scenario: Scenario) -> Sample:
+    errors = {kind: count for kind, count in result["errors"].items() if count}
     if not result["requests"]:
         errors["no answers"] = 1
     rate = result["requests"] / result["seconds"]

@@ -14,9 +14,10 @@ from pathlib import Path
 
 def facts(cores: tuple[int, int]) -> dict[str, str]:
     shared = " (one core only: the load takes time from the proxy)" if cores[0] == cores[1] else ""
+    runs = os.getloadavg()[0]
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "CPU": f"{cpu_model()}, {os.cpu_count()} cores{shared}",
+        "CPU": f"{cpu_model()}, {os.cpu_count()} cores{shared}; load average before: {runs:.1f}",
         "system": f"Linux {platform.release().split('-')[0]}, "
         f"{platform.python_implementation()} {platform.python_version()}, "
         f"h11 {version('h11')}, trio {version('trio')}",

@@ -1,4 +1,4 @@
-"""What a plain client sees: is it up, does it do the same work as the others, what is idle's price."""
+"""A plain client: is the server up, does it do the same work as the others, what does idle cost."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def wait_for_answer(port: int, process: Process) -> None:
             if _get(_connection(port), "/")[0] == http.HTTPStatus.OK:
                 return
         time.sleep(0.005)
-    raise NotEqual(f"it did not start:\n{process.tail()}")
+    raise NotEqual(f"it did not start: {process.tail()}")
 
 
 def check_work(port: int, log: Path, *, has_features: bool) -> None:
-    """Raises NotEqual unless bodies arrive whole, and unless it does what is logged and measured."""
+    """Raises NotEqual unless it does what all are said to do: see `proxies`."""
     connection = _connection(port)
     if len(_get(connection, "/big")[1]) != upstream.MIB:
         raise NotEqual("a download is not whole")

@@ -101,8 +101,9 @@ class Process:
                 found.append(fields)
         return found
 
-    def tail(self, lines: int = 5) -> str:
-        return "\n".join(self.output.read_text(errors="replace").splitlines()[-lines:])
+    def tail(self) -> str:
+        """Its last words, in one line."""
+        return " / ".join(self.output.read_text(errors="replace").splitlines()[-2:])[-400:]
 
     def signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

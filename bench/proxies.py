@@ -3,7 +3,7 @@
 Each has one worker, process and thread; keep-alive on both sides with the same idle time and no
 limit of requests; at most `CLIENTS` clients and `UPSTREAMS` upstream connections; it adds to
 X-Forwarded-For and writes an access log into a file. HAProxy has no files for logs, so its standard
-output is one.
+output is one. Everything else is left as it comes.
 """
 
 from __future__ import annotations
@@ -144,10 +144,7 @@ http {
             proxy_set_header X-Forwarded-Proto $scheme;
             proxy_set_header X-Forwarded-Host $http_host;
             proxy_request_buffering off;
-            # Its defaults would write a large response to a temporary file.
-            proxy_buffers 8 64k;
-            proxy_busy_buffers_size 128k;
-            proxy_max_temp_file_size 0;
+            proxy_max_temp_file_size 0;  # no part of a large response goes to the disk
         }
     }
 }
@@ -182,7 +179,6 @@ _CADDY_CONFIG = """
 {
     admin off
     auto_https off
-    persist_config off
     servers {
         timeouts {
             idle <idle>s

@@ -25,7 +25,12 @@ class Results:
     idle_kib: dict[str, float] = field(default_factory=dict)
     start_ms: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    broken: set[str] = field(default_factory=set)
+    #: Proxies that failed a measurement altogether.
+    broken: list[str] = field(default_factory=list)
+
+    def fail(self, proxy: str, what: str, why: object) -> None:
+        self.broken.append(proxy)
+        self.notes.append(f"{proxy}, {what}: {why}")
 
     def add(self, proxy: str, scenario: Scenario, sample: Sample) -> None:
         self.samples.setdefault(proxy, {}).setdefault(scenario.name, []).append(sample)
@@ -41,27 +46,6 @@ class Results:
         return proxy not in self.versions or any(run.errors for run in runs) or proxy in self.broken
 
 
-Column = tuple[str, Callable[[Sequence[Sample]], float], str]
-
-_SMALL: tuple[Column, ...] = (
-    ("requests/s", lambda runs: median(runs, "requests_per_second"), ",.0f"),
-    ("spread", lambda runs: spread(runs), ".0%"),
-    ("p50 ms", lambda runs: median(runs, "p50_ms"), ".2f"),
-    ("p99 ms", lambda runs: median(runs, "p99_ms"), ".2f"),
-    ("p99/p50", lambda runs: median(runs, "p99_ms") / max(1e-9, median(runs, "p50_ms")), ".1f"),
-    ("CPU µs/request", lambda runs: median(runs, "cpu_us"), ",.1f"),
-    ("core used", lambda runs: median(runs, "busy"), ".0%"),
-)
-_BULK: tuple[Column, ...] = (
-    ("MiB/s", lambda runs: median(runs, "mib_per_second"), ",.0f"),
-    ("spread", lambda runs: spread(runs), ".0%"),
-    ("p50 ms", lambda runs: median(runs, "p50_ms"), ".2f"),
-    ("p99 ms", lambda runs: median(runs, "p99_ms"), ".2f"),
-    ("CPU µs/MiB", lambda runs: median(runs, "cpu_us"), ",.0f"),
-    ("core used", lambda runs: median(runs, "busy"), ".0%"),
-)
-
-
 def median(runs: Sequence[Sample], name: str) -> float:
     return statistics.median(getattr(run, name) for run in runs)
 
@@ -72,10 +56,31 @@ def spread(runs: Sequence[Sample]) -> float:
     return (max(rates) - min(rates)) / max(1e-9, statistics.median(rates))
 
 
+Column = tuple[str, Callable[[Sequence[Sample]], float], str]
+
+_SMALL: tuple[Column, ...] = (
+    ("requests/s", lambda runs: median(runs, "requests_per_second"), ",.0f"),
+    ("spread", spread, ".0%"),
+    ("p50 ms", lambda runs: median(runs, "p50_ms"), ".2f"),
+    ("p99 ms", lambda runs: median(runs, "p99_ms"), ".2f"),
+    ("p99/p50", lambda runs: median(runs, "p99_ms") / max(1e-9, median(runs, "p50_ms")), ".1f"),
+    ("CPU µs/request", lambda runs: median(runs, "cpu_us"), ",.1f"),
+    ("core used", lambda runs: median(runs, "busy"), ".0%"),
+)
+_BULK: tuple[Column, ...] = (
+    ("MiB/s", lambda runs: median(runs, "mib_per_second"), ",.0f"),
+    ("spread", spread, ".0%"),
+    ("p50 ms", lambda runs: median(runs, "p50_ms"), ".2f"),
+    ("p99 ms", lambda runs: median(runs, "p99_ms"), ".2f"),
+    ("CPU µs/MiB", lambda runs: median(runs, "cpu_us"), ",.0f"),
+    ("core used", lambda runs: median(runs, "busy"), ".0%"),
+)
+
+
 def _scenario_table(results: Results, scenario: Scenario) -> str:
     columns = _BULK if scenario.mib else _SMALL
     ours = results.of(TRIO_PROXY, scenario.name)
-    rows = [["proxy", *(title for title, _, _ in columns), "trio-proxy's rate", "its CPU"]]
+    rows = [["proxy", *(title for title, _, _ in columns), "our rate / its", "our CPU / its"]]
     for proxy in results.samples:
         runs = results.of(proxy, scenario.name)
         if not runs:
@@ -119,9 +124,11 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> Iterable[str]:
 def markdown(results: Results) -> str:
     parts = ["\n".join(f"- {key}: {value}" for key, value in results.facts.items())]
     parts.append("- " + "; ".join(f"{name} {text}" for name, text in results.versions.items()))
-    for scenario in SCENARIOS:
-        if any(results.of(proxy, scenario.name) for proxy in results.samples):
-            parts.append(f"**{scenario.title}**\n\n{_scenario_table(results, scenario)}")
+    parts.extend(
+        f"**{scenario.title}**\n\n{_scenario_table(results, scenario)}"
+        for scenario in SCENARIOS
+        if any(results.of(proxy, scenario.name) for proxy in results.samples)
+    )
     parts.append(f"**Memory and start**\n\n{_other_table(results)}")
     if results.notes:
         parts.append("Notes:\n\n" + "\n".join(f"- {note}" for note in results.notes))

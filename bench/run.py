@@ -72,25 +72,28 @@ class Contest:
             try:
                 kib = measure.idle_kib(port, process, IDLE_CONNECTIONS)
             except OSError as exc:
-                self.results.notes.append(f"{proxy.name}, {IDLE}: {exc}")
+                self.results.fail(proxy.name, IDLE, exc)
             else:
                 self.results.idle_kib[proxy.name] = kib
 
     def warm_up(self) -> None:
-        for process, port in self._running.values():
-            self._load(load.SCENARIOS[0], process, port, WARM_UP_SECONDS)
+        for proxy in self._running:
+            self._load(proxy, load.SCENARIOS[0], WARM_UP_SECONDS)
 
     def run_round(self, scenarios: list[load.Scenario], seconds: int) -> None:
         """Every proxy once in every scenario, in turn: A B C, not A A, B B."""
         for scenario in scenarios:
-            for proxy, (process, port) in self._running.items():
-                sample = self._load(scenario, process, port, seconds)
-                self.results.add(proxy.name, scenario, sample)
+            for proxy in self._running:
+                if sample := self._load(proxy, scenario, seconds):
+                    self.results.add(proxy.name, scenario, sample)
 
-    def _load(
-        self, scenario: load.Scenario, process: Process, port: int, seconds: int
-    ) -> load.Sample:
-        sample = load.run(scenario, port, process, self.bench.load_core, seconds)
+    def _load(self, proxy: Proxy, scenario: load.Scenario, seconds: int) -> load.Sample | None:
+        process, port = self._running[proxy]
+        try:
+            sample = load.run(scenario, port, process, self.bench.load_core, seconds)
+        except load.LoadError as exc:
+            self.results.fail(proxy.name, scenario.name, exc)
+            sample = None
         for log in self._logs:
             measure.empty(log)
         time.sleep(PAUSE_SECONDS)
@@ -105,7 +108,7 @@ def main() -> int:
     if missing:
         print(f"bench: {' and '.join(missing)} not found (wrk is the load, nginx the upstream)")
         return 2
-    results = report.Results(facts=machine.facts(pick_cores()))
+    results = report.Results(machine.facts(pick_cores()))
     results.facts["runs"] = f"{options.rounds} of {options.seconds} s each, medians"
     try:
         with Bench() as bench, pinned(bench.load_core):
@@ -129,7 +132,7 @@ def _measure(contest: Contest, options: argparse.Namespace) -> None:
         contest.measure_idle()
     if scenarios and not options.smoke:
         contest.warm_up()
-    for number in range(options.rounds):
+    for number in range(options.rounds if scenarios else 0):
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
         contest.run_round(scenarios, options.seconds)
 

@@ -261,15 +261,21 @@ def _end_to_end(fields: Fields) -> list[Field]:
     ]
 
 
-def trailer_fields(trailers: Fields) -> list[Field]:
+def trailer_fields(trailers: Fields, head: Fields, deadline_header: bytes = b"") -> list[Field]:
     """The trailers that may be relayed: none that frame, route, authorise or modify a message.
 
-    Source: RFC 9110 §6.5.1.
+    ``head`` are the fields of the message's head, whose Connection names trailers too. Source:
+    RFC 9110 §6.5.1 and §7.6.1.
     """
+    if not trailers:
+        return []
+    dropped = _named_by_connection(head)
     return [
         field
         for field in trailers
         if (name := field[0].lower().replace(b"_", b"-")) not in _NEVER_IN_TRAILERS
+        and name not in dropped
+        and name != deadline_header
         and not name.startswith(b"x-forwarded-")
         and name not in _FORWARDING
     ]

@@ -169,6 +169,9 @@ def _free_field_name(_: object, key: attrs.Attribute[Any], value: object) -> Non
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         expected = "expected a header field name (RFC 9110 §5.1) of at most 64 characters"
         raise SettingError(key.name, f"is {show(value)}", expected)
+    if "_" in value:
+        # Many servers cannot tell "_" from "-", and fields with it are dropped from requests.
+        raise SettingError(key.name, f"is {quote(value)}", "expected a name without underscores")
     if _OWN_FIELD.fullmatch(value):
         wrong = f"is {quote(value)}, a field that the proxy sets or strips itself"
         raise SettingError(key.name, wrong, "expected a name of its own, as X-Request-Deadline-Ms")

@@ -126,7 +126,7 @@ class UpstreamExchange:
         if self._first_piece:
             data = b"".join((data, *wire.encode_data(self._first_piece)))
         if body.complete:
-            data += wire.encode_end(trailer_fields(body.trailers))
+            data += self._encode_request_end()
         try:
             sent = stream.send_nowait(data)
         except OSError:
@@ -142,10 +142,17 @@ class UpstreamExchange:
             stream,
             self._sink.watchdog,
             waits_for_continue=self._request.expects_continue,
+            encode_end=self._encode_request_end,
             on_change=self._on_upload_change,
         )
         self._sink.hold_until(self._upload.done)
         self._sink.nursery.start_soon(self._upload.run, unsent)
+
+    def _encode_request_end(self) -> bytes:
+        trailers = trailer_fields(
+            self._sink.body.trailers, self._request.fields, self._rules.deadline_header
+        )
+        return self._wire.encode_end(trailers)
 
     def _on_upload_change(self) -> None:
         if self._awaiting_upstream:
@@ -230,6 +237,7 @@ class UpstreamExchange:
         if self._upload is not None:
             self._upload.answered = True
         stream = await self._lease.stream()
+        received = head.fields
         head.fields = client_fields(head, self._origin.trace_id)
         sink.start(head)
         if wire.body.framing is Framing.LENGTH:
@@ -238,7 +246,7 @@ class UpstreamExchange:
             await self._relay_decoded(stream)
         uploaded = self._upload is None or self._upload.complete
         self._lease.reusable = head.keep_alive and uploaded and not wire.leftover
-        return trailer_fields(wire.trailers)
+        return trailer_fields(wire.trailers, received)
 
     async def _relay_decoded(self, stream: Stream) -> None:
         """A chunked body, or one that ends with the connection, or none."""

@@ -8,7 +8,6 @@ import trio
 
 from trio_proxy.contract import RequestBody
 from trio_proxy.errors import ProxyError
-from trio_proxy.headers import trailer_fields
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog, send_all, send_borrowed
@@ -31,6 +30,7 @@ class Upload:
         main: Watchdog,
         *,
         waits_for_continue: bool,
+        encode_end: Callable[[], bytes],
         on_change: Callable[[], None],
     ) -> None:
         self._exchange = exchange
@@ -39,6 +39,7 @@ class Upload:
         self._stream = stream
         self._main = main
         self._watchdog = Watchdog(main.deadlines)
+        self._encode_end = encode_end
         self._on_change = on_change
         self._stopped = False
         #: While the client waits for a 100 it is not late with its body.
@@ -79,8 +80,7 @@ class Upload:
                 await send_borrowed(self._stream, piece, self._watchdog, "write")
             else:
                 await send_all(self._stream, b"".join(parts), self._watchdog, "write")
-        end = self._wire.encode_end(trailer_fields(body.trailers))
-        await send_all(self._stream, end, self._watchdog, "write")
+        await send_all(self._stream, self._encode_end(), self._watchdog, "write")
         self.complete = True
 
     def _out_of_time(self) -> None:
