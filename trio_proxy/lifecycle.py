@@ -33,12 +33,17 @@ class Phase(enum.StrEnum):
     LOG = "log"
 
 
+#: `Try.outcome` of a request that met a pooled connection that was dead already.
+STALE = "stale"
+
+
 @define(eq=False)
 class Try:
     """One attempt at one upstream. ``outcome`` is a status or the slug of a failure.
 
-    ``seconds`` is how long it took in all, ``head_seconds`` until the response head, negative if
-    none came. ``failure`` is the upstream's fault only: a client that leaves is none.
+    `STALE` is nobody's failure: the request is sent again. ``seconds`` is how long the try took in
+    all, ``head_seconds`` until its response head, negative if none came. ``failure`` is the
+    upstream's fault only: a client that leaves is none.
     """
 
     upstream: str
@@ -75,8 +80,6 @@ class Exchange:
     body_bytes_sent: int = 0
     upstream: str = ""
     tries: list[Try] = field(factory=list)
-    #: Requests sent again because a pooled connection had been closed by the upstream.
-    stale_retries: int = 0
     error: ProxyError | None = None
     #: A response head has left, so a failure can only be shown by cutting the connection.
     head_sent: bool = False

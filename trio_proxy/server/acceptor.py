@@ -7,10 +7,10 @@ this loop has the cap in front and catches at the boundary of each connection.
 from __future__ import annotations
 
 import logging
-import math
 
 import trio
 
+from trio_proxy.complaint import Complaint
 from trio_proxy.front.connection import Connection
 from trio_proxy.front.service import Service
 from trio_proxy.net.streams import Listener, Stream
@@ -19,22 +19,6 @@ log = logging.getLogger("trio_proxy.server")
 
 #: Pause when the system refuses another connection (EMFILE, ENFILE, ENOBUFS, ENOMEM).
 BACKOFF_SECONDS = 0.1
-
-#: The same complaint is logged at most this often.
-COMPLAINT_SECONDS = 1.0
-
-
-class Complaint:
-    """Logs a warning, but not each time: a busy proxy at a limit would log of nothing else."""
-
-    def __init__(self) -> None:
-        self._silent_until = -math.inf
-
-    def warn(self, message: str, *args: object) -> None:
-        now = trio.current_time()
-        if now >= self._silent_until:
-            self._silent_until = now + COMPLAINT_SECONDS
-            log.warning(message, *args)
 
 
 class Acceptor:
@@ -46,8 +30,8 @@ class Acceptor:
         self._service = service
         self._limiter = limiter
         self._nursery = nursery
-        self._full = Complaint()
-        self._refused = Complaint()
+        self._full = Complaint(log)
+        self._refused = Complaint(log)
 
     async def run(self, listener: Listener) -> None:
         """Accept until cancelled or the listener is closed."""

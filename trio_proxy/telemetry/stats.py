@@ -12,7 +12,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from trio_proxy.errors import ProxyError, Reason
-from trio_proxy.lifecycle import Phase
+from trio_proxy.lifecycle import STALE, Phase
 
 if TYPE_CHECKING:
     from trio_proxy.lifecycle import Exchange, Try
@@ -175,8 +175,6 @@ class Stats:
         self.duration.observe(exchange.ended_at - exchange.started_at)
         for one in exchange.tries:
             self._tried(one)
-        if exchange.stale_retries:
-            self.retried("stale")
         if exchange.leases:
             self.orphaned_upstreams += 1
         error = exchange.error
@@ -190,6 +188,8 @@ class Stats:
         upstream.requests += 1
         if one.head_seconds >= 0:
             upstream.observe(one.head_seconds)
+        if one.outcome == STALE:
+            self.retried(STALE)
         if one.failure is not None:
             upstream.failed(one.failure.reason)
 

@@ -9,6 +9,7 @@ to an upstream that stays are kept.
 from __future__ import annotations
 
 import errno
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ import trio
 from attrs import define, field, frozen
 
 from trio_proxy.addresses import Address
+from trio_proxy.complaint import Complaint
 from trio_proxy.errors import ProxyError, Reason, Source
 from trio_proxy.lifecycle import Exchange, Phase
 from trio_proxy.net.network import LookupFailed
@@ -26,6 +28,8 @@ from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.policy.balance import Balancer
 from trio_proxy.upstream.pool import Gauges, Holder, Upstream, UpstreamConnection
+
+log = logging.getLogger("trio_proxy.upstream")
 
 
 @frozen(kw_only=True)
@@ -74,6 +78,8 @@ class Cluster:
         self._waiters: deque[_Waiter] = deque()
         self._reaper_wakeup = trio.Event()
         self._reaper_parked = False
+        self._queue_full = Complaint(log)
+        self._at_cap = Complaint(log)
         self._plan = plan
         self.apply(plan)
 
@@ -116,7 +122,10 @@ class Cluster:
 
     async def _wait_in_queue(self, holder: Holder) -> UpstreamConnection:
         if len(self._waiters) >= self._plan.max_queue:
+            self._queue_full.warn("pool %s: limits.max_queue reached", self.name)
             raise ProxyError(Source.PROXY, Phase.PICK, Reason.QUEUE_FULL)
+        if not self._waiters:
+            self._at_cap.warn("pool %s: every upstream is at max_conns, queueing", self.name)
         waiter = _Waiter(holder)
         self._waiters.append(waiter)
         self._queue_lengths[self.name] = len(self._waiters)

@@ -19,7 +19,7 @@ from trio_proxy.headers import (
     trailer_fields,
     upstream_fields,
 )
-from trio_proxy.lifecycle import Exchange, Phase, Try
+from trio_proxy.lifecycle import STALE, Exchange, Phase, Try
 from trio_proxy.messages import Fields, Framing, Request, ResponseHead, list_members
 from trio_proxy.net.streams import READ_SIZE, Stream
 from trio_proxy.net.tunnel import Tunnel
@@ -60,7 +60,7 @@ class UpstreamExchange:
         self._awaiting_upstream = False
         self._first_piece = b""
         self._tried_at = 0.0
-        self._record = Try(exchange.upstream)
+        self._record: Try
 
     @property
     def _wire(self) -> ClientWire:
@@ -71,24 +71,30 @@ class UpstreamExchange:
 
         Marks the lease reusable if the connection can take another request.
         """
-        record = self._record
-        self._exchange.tries.append(record)
-        self._tried_at = trio.current_time()
+        self._start_try()
         try:
             head = await self._head_with_free_retry()
-            record.outcome = str(head.status)
-            record.head_seconds = trio.current_time() - self._tried_at
+            self._record.outcome = str(head.status)
+            self._record.head_seconds = trio.current_time() - self._tried_at
             if head.status == 101:
                 await self._run_tunnel(head)
                 return ()
             return await self._relay(head)
         except ProxyError as exc:
-            record.failure = exc if exc.source is Source.UPSTREAM else None
+            self._record.failure = exc if exc.source is Source.UPSTREAM else None
             raise
         finally:
-            record.seconds = trio.current_time() - self._tried_at
+            self._end_try()
             if self._upload is not None:
                 self._upload.stop()
+
+    def _start_try(self) -> None:
+        self._record = Try(self._exchange.upstream)
+        self._exchange.tries.append(self._record)
+        self._tried_at = trio.current_time()
+
+    def _end_try(self) -> None:
+        self._record.seconds = trio.current_time() - self._tried_at
 
     async def _head_with_free_retry(self) -> ResponseHead:
         """The final response head; a pooled connection that was dead already is replaced once."""
@@ -100,7 +106,9 @@ class UpstreamExchange:
         except ProxyError as exc:
             if not (reused and exc.retryable and self._can_replay()):
                 raise
-        self._exchange.stale_retries += 1
+        self._record.outcome = STALE
+        self._end_try()
+        self._start_try()
         self._lease.start_afresh()
         stream = await self._lease.stream()
         await self._send(stream)
