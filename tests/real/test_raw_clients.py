@@ -143,7 +143,7 @@ def test_refusal_names_the_phase(proxy: ProxyProcess, accept: str) -> None:
         assert b"phase: read_head" in client.read_response().body
     with RawClient(proxy.where) as client:
         client.send(
-            request("POST", "/upload", f"Accept: {accept}", "Transfer-Encoding: chunked") + b"bad\r\n"
+            request("POST", "/upload", f"Accept: {accept}", "Transfer-Encoding: chunked") + b"xyz\r\n"
         )
         answer = client.read_response()
     assert answer.status == 400

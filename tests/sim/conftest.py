@@ -1,7 +1,21 @@
-"""What every test of the simulated network shares; see `world`."""
+"""Every async test in this directory runs in virtual time, whether or not it asks for a clock."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 pytest.register_assert_rewrite("world")
+
+from world import run  # noqa: E402 - its asserts have to be rewritten first
+
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put our `run` in front of the one that pytest-trio's trio_mode has chosen by now."""
+    for item in items:
+        if item.path.parent == HERE and item.get_closest_marker("trio"):
+            item.add_marker(pytest.mark.trio(run=run), append=False)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from world import virtual_time, world
-
-pytestmark = virtual_time
+from world import world
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -1,7 +1,5 @@
 """A whole proxy on a simulated network, in virtual time, and what must be left of it: nothing.
 
-    pytestmark = virtual_time
-
     async def test_a_request_is_answered() -> None:
         async with world() as w:
             client = await w.client()
@@ -25,7 +23,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import pytest
 import trio
 from attrs import define, field, frozen
 from trio.testing import MockClock
@@ -47,13 +44,9 @@ FOREVER = 10 * 24 * 60 * 60.0
 
 
 def run(main: Callable[..., Awaitable[Any]], *args: Any, clock: Any = None, **options: Any) -> Any:
-    """``trio.run`` in virtual time."""
+    """``trio.run`` in virtual time, which `conftest` has every async test do."""
     clock = clock or MockClock(autojump_threshold=0)
     return trio.run(main, *args, clock=clock, **options)
-
-
-#: ``pytestmark = virtual_time`` runs every async test of a module in virtual time.
-virtual_time = pytest.mark.trio(run=run)
 
 
 # Conversations
@@ -324,7 +317,8 @@ async def world(
     tasks, files = trio.lowlevel.current_statistics().tasks_living, _open_files()
     failure: Exception | None = None
     exchanges: list[Exchange] = []
-    with _captured_log() as records, _told_where_it_hangs():
+    hangs_at: list[str] = []
+    with _captured_log() as records, _no_hanging(hangs_at):
         async with net, trio.open_nursery() as helpers:
             scripted = [
                 ScriptedUpstream(await net.listen(upstream.address), helpers)
@@ -334,7 +328,11 @@ async def world(
                 async with open_proxy(config, network=net, on_exchange=exchanges.append) as proxy:
                     w = World(net, proxy, scripted, exchanges, records, helpers)
                     w.remember()
-                    yield w
+                    try:
+                        yield w
+                    except trio.Cancelled as exc:
+                        hangs_at.append(_line_of(exc))
+                        raise
             except Exception as exc:  # noqa: BLE001 - raised again below, outside the nursery
                 failure = exc
             helpers.cancel_scope.cancel()
@@ -396,18 +394,17 @@ def _captured_log() -> Iterator[list[logging.LogRecord]]:
 
 
 @contextmanager
-def _told_where_it_hangs() -> Iterator[None]:
-    where = ""
+def _no_hanging(where: list[str]) -> Iterator[None]:
+    """Fail once everybody has waited forever, naming the line that `_line_of` noted."""
     with trio.move_on_after(FOREVER) as scope:
-        try:
-            yield
-        except BaseException as exc:
-            frames = [f for f in traceback.extract_tb(exc.__traceback__) if "test_" in f.filename]
-            if frames:
-                where = f" at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"
-            raise
+        yield
     if scope.cancelled_caught:
-        raise AssertionError(f"the test hangs{where}")
+        raise AssertionError(f"the test hangs at {' '.join(where) or 'its end'}")
+
+
+def _line_of(exc: BaseException) -> str:
+    frames = [f for f in traceback.extract_tb(exc.__traceback__) if "/test_" in f.filename]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else "?"
 
 
 def _open_files() -> set[str]:

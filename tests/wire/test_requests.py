@@ -3,35 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from wire_conversation import MORE_REQUESTS, Message, hear_requests, parsed, split
+from wire_conversation import HOST, first, head, parsed, refusal
 
 from trio_proxy.errors import Reason
 from trio_proxy.messages import CHUNKED_BODY, NO_BODY, Body, Framing
-
-HOST = b"Host: example.com\r\n"
-
-
-def head(
-    *fields: bytes, method: bytes = b"GET", target: bytes = b"/", version: bytes = b"HTTP/1.1"
-) -> bytes:
-    """A head with a Host in front of ``fields``."""
-    lines = b"".join(field + b"\r\n" for field in fields)
-    return b"%s %s %s\r\n%s%s\r\n" % (method, target, version, HOST, lines)
-
-
-def first(data: bytes, way: str) -> Message:
-    """The first message, which must be accepted."""
-    heard = hear_requests(split(data, way, MORE_REQUESTS))
-    assert heard.error is None
-    return heard.messages[0]
-
-
-def refusal(data: bytes, way: str) -> Reason:
-    """Why nothing was understood."""
-    heard = hear_requests(split(data, way, MORE_REQUESTS))
-    assert heard.messages == []
-    assert heard.error is not None
-    return heard.error.reason
 
 
 def test_an_ordinary_request_is_understood_field_by_field(way: str) -> None:
@@ -71,7 +46,7 @@ def test_a_bare_cr_or_lf_in_a_head_is_refused(data: bytes, way: str) -> None:
     assert refusal(data, way) is Reason.MALFORMED_REQUEST
 
 
-@pytest.mark.parametrize("code", [*range(0x00, 0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
+@pytest.mark.parametrize("code", [*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
 @pytest.mark.parametrize("place", ["name", "value", "target", "method"])
 def test_a_control_character_anywhere_in_a_head_is_refused(code: int, place: str) -> None:
     """NUL and every other control but tab."""

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 
 from attrs import define, field
 
-from trio_proxy.errors import ProtocolError
+from trio_proxy.errors import ProtocolError, Reason
 from trio_proxy.messages import Fields, Request, ResponseHead
 from trio_proxy.wire.h1 import ClientWire, ServerWire
 from trio_proxy.wire.requests import HeadLimits
 
 LIMITS = HeadLimits()
 WAYS = ("whole", "byte_by_byte", "more_behind")
+HOST = b"Host: example.com\r\n"
 MORE_REQUESTS = b"GET /behind HTTP/1.1\r\nHost: behind.example\r\n\r\n"
 MORE_RESPONSES = b"HTTP/1.1 299 Behind\r\nContent-Length: 0\r\n\r\n"
 
@@ -156,3 +157,26 @@ def served(head: bytes = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n") -> Serv
 def joined(parts: Sequence[object]) -> bytes:
     """What the pieces to send amount to."""
     return b"".join(bytes(part) for part in parts)  # type: ignore[call-overload]
+
+
+def head(
+    *fields: bytes, method: bytes = b"GET", target: bytes = b"/", version: bytes = b"HTTP/1.1"
+) -> bytes:
+    """A head with a Host in front of ``fields``."""
+    lines = b"".join(field + b"\r\n" for field in fields)
+    return b"%s %s %s\r\n%s%s\r\n" % (method, target, version, HOST, lines)
+
+
+def first(data: bytes, way: str) -> Message:
+    """The first message, which must be accepted."""
+    heard = hear_requests(split(data, way, MORE_REQUESTS))
+    assert heard.error is None
+    return heard.messages[0]
+
+
+def refusal(data: bytes, way: str) -> Reason:
+    """Why nothing was understood."""
+    heard = hear_requests(split(data, way, MORE_REQUESTS))
+    assert heard.messages == []
+    assert heard.error is not None
+    return heard.error.reason

@@ -58,7 +58,9 @@ class UpstreamExchange:
         self._limits = limits
         self._upload: Upload | None = None
         self._awaiting_upstream = False
+        #: What was sent of the body with the head, kept while it may have to be sent again.
         self._first_piece = b""
+        self._nothing_taken = False
         self._tried_at = 0.0
         self._record: Try
 
@@ -115,7 +117,9 @@ class UpstreamExchange:
         return await self._await_head(stream)
 
     def _can_replay(self) -> bool:
-        return self._request.method in IDEMPOTENT_METHODS and self._upload is None
+        """Whether the request can be sent again: nothing of it was taken, or that does no harm."""
+        harmless = self._nothing_taken or self._request.method in IDEMPOTENT_METHODS
+        return harmless and self._upload is None
 
     async def _send(self, stream: Stream) -> None:
         """Send the head and what is there of the body in one go; an `Upload` sends the rest."""
@@ -130,7 +134,7 @@ class UpstreamExchange:
         )
         data = wire.encode_head(self._request, fields, self._limits)
         if not body.complete:
-            self._first_piece = body.take_nowait()
+            self._first_piece += body.take_nowait()
         if self._first_piece:
             data = b"".join((data, *wire.encode_data(self._first_piece)))
         if body.complete:
@@ -138,6 +142,7 @@ class UpstreamExchange:
         try:
             sent = stream.send_nowait(data)
         except OSError:
+            self._nothing_taken = True
             return  # an answer may have come before the reset: reading will tell
         if sent < len(data) or not body.complete:
             self._start_upload(stream, data[sent:])

@@ -110,6 +110,8 @@ class _Wire:
     def _take_chunked(self) -> bytes:
         assert self._guard is not None
         size = self._guard.scan(self._buffer)
+        if size == 0:
+            return b""  # to h11 an empty piece would be the end of the connection
         self._h11.receive_data(self._buffer[:size])
         self._buffer = self._buffer[size:]
         pieces = []
