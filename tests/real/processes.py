@@ -314,7 +314,9 @@ def running_proxy(
 @contextmanager
 def running_uvicorn(*args: str) -> Iterator[Process]:
     """``tests/echo_app.py`` on uvicorn; ``err`` says where it listens."""
-    argv = (sys.executable, "-m", "uvicorn", "tests.echo_app:app", "--no-access-log", *args)
+    argv = [sys.executable, "-m", "uvicorn", "tests.echo_app:app", "--no-access-log", *args]
+    # Its tasks do not notice that their client has gone, and it waits for them.
+    argv += ["--timeout-graceful-shutdown", "1"]
     with Process(argv, cwd=ROOT) as process:
         process.err.wait_for("Uvicorn running on")
         yield process

@@ -55,36 +55,37 @@ class Wire:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.buffer = b""
+        self.buffer = bytearray()
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
     def read_until(self, marker: bytes) -> bytes:
         """Everything up to and including the marker."""
-        while marker not in self.buffer:
+        while (at := self.buffer.find(marker)) < 0:
             self._read_more()
-        head, _, self.buffer = self.buffer.partition(marker)
-        return head + marker
+        return self._take(at + len(marker))
 
     def read_exactly(self, count: int) -> bytes:
         while len(self.buffer) < count:
             self._read_more()
-        data, self.buffer = self.buffer[:count], self.buffer[count:]
+        return self._take(count)
+
+    def _take(self, count: int) -> bytes:
+        data = bytes(self.buffer[:count])
+        del self.buffer[:count]
         return data
 
     def read_to_end(self) -> bytes:
         """All that comes until the peer ends its side."""
-        pieces = [self.buffer]
         while data := self.sock.recv(65536):
-            pieces.append(data)
-        self.buffer = b""
-        return b"".join(pieces)
+            self.buffer += data
+        return self._take(len(self.buffer))
 
     def _read_more(self) -> None:
         data = self.sock.recv(65536)
         if not data:
-            raise EOFError(f"the connection ended after {self.buffer[-200:]!r}")
+            raise EOFError(f"the connection ended after {bytes(self.buffer[-200:])!r}")
         self.buffer += data
 
     def read_head(self) -> tuple[str, list[tuple[str, str]]]:

@@ -38,6 +38,7 @@ from trio_proxy.upstream.pool import Upstream as PoolMember
 PROXY = "10.0.0.1:80"
 METRICS = "10.0.0.1:81"
 CLIENT = "198.51.100.7"
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 #: Virtual seconds after which a test hangs; beyond every deadline that one can configure.
 FOREVER = 10 * 24 * 60 * 60.0

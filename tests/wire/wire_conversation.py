@@ -55,8 +55,11 @@ class Heard:
             (h.method, h.target, h.version) if isinstance(h, Request) else (h.status, h.reason)
             for h in heads
         ]
-        rest = [(list(m.head.fields), m.body, list(m.trailers), m.complete) for m in self.messages]
-        return [starts, rest, self.error is not None]
+        refused = self.error is not None
+        # What of a body comes out before it breaks depends on how much of it is there.
+        bodies = [m.body if m.complete or not refused else b"" for m in self.messages]
+        rest = [(list(m.head.fields), list(m.trailers), m.complete) for m in self.messages]
+        return [starts, bodies, rest, refused]
 
 
 def hear_requests(pieces: Iterable[bytes], limits: HeadLimits = LIMITS) -> Heard:

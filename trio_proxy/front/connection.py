@@ -11,6 +11,7 @@ it early: a budget that runs out, a client that hangs up, and the end of a drain
 
 from __future__ import annotations
 
+import enum
 import logging
 import time
 
@@ -42,6 +43,14 @@ LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 
 
+class _End(enum.Enum):
+    """What becomes of the connection after an exchange."""
+
+    KEEP_ALIVE = enum.auto()
+    CLOSE = enum.auto()
+    LINGER = enum.auto()
+
+
 class Connection:
     """Serves one client until either side has had enough. Closes the stream in the end."""
 
@@ -54,6 +63,7 @@ class Connection:
         self._exchange: Exchange | None = None
         self._sink: H1Sink | None = None
         self._request: Request | None = None
+        self._idle = False
         self._nursery: trio.Nursery
 
     def __repr__(self) -> str:
@@ -77,37 +87,45 @@ class Connection:
         watchdog = self._watchdog = Watchdog(Deadlines(self._service.plan.seconds))
         exchange = self._exchange = self._sink = self._request = None
         failure: ProxyError | None = None
+        end = _End.CLOSE
         try:
             with watchdog.scope:
-                if not self._wire.leftover and not await self._await_first_byte(watchdog):
+                if not self._wire.has_begun and not await self._await_first_byte(watchdog):
                     return False
                 exchange = self._exchange = self._new_exchange()
                 failure = await self._answer(exchange, watchdog)
             if exchange is None:
                 return False  # the idle deadline, or a drain
+            await self._wait_for_second_direction()
             if watchdog.scope.cancelled_caught:
                 failure = watchdog.failure(exchange)
-            return await self._conclude(exchange, failure)
+            end = await self._conclude(exchange, failure)
         finally:
             if exchange is not None:
                 self._end(exchange)
+        if end is _End.LINGER:
+            await self._linger()
+        return end is _End.KEEP_ALIVE
 
     async def _await_first_byte(self, watchdog: Watchdog) -> bool:
         """Idle until the client sends something; False if it ends the connection instead."""
         if self._service.draining:
             return False
         watchdog.arm("idle")
+        self._idle = True
         try:
-            while True:
+            while not self._wire.has_begun:
                 await self._stream.wait_readable()
                 data = self._stream.receive_nowait(READ_SIZE)
-                if data is not None:
-                    break
+                if data == b"":
+                    return False
+                self._wire.feed(data or b"")
         except (OSError, trio.ClosedResourceError):
             return False
-        self._wire.feed(data)
+        finally:
+            self._idle = False
         # Bytes that come at the very moment in which the idle deadline passes come too late.
-        return bool(data) and not watchdog.scope.cancel_called
+        return not watchdog.scope.cancel_called
 
     def _new_exchange(self) -> Exchange:
         self._service.observer.request_started()
@@ -207,38 +225,39 @@ class Connection:
 
     # The end of an exchange.
 
-    async def _conclude(self, exchange: Exchange, failure: ProxyError | None) -> bool:
-        """See the exchange off, telling the client of a failure if that is still possible.
-
-        Returns whether the connection can take another request.
-        """
-        sink = self._sink
-        for done in sink.holds if sink is not None else ():
+    async def _wait_for_second_direction(self) -> None:
+        """An upload that was stopped has a last step to take, and perhaps the reason to tell."""
+        for done in self._sink.holds if self._sink is not None else ():
             await done.wait()
+
+    async def _conclude(self, exchange: Exchange, failure: ProxyError | None) -> _End:
+        """See the exchange off, telling the client of a failure if that is still possible."""
+        sink = self._sink
         if failure is not None:
             exchange.error = failure
             return await self._fail(exchange, failure)
         if sink is None or sink.switched:
-            return False
-        if sink.keep_alive and sink.body.complete:
-            return True
-        await self._close_gently(expect_more=not sink.body.complete)
-        return False
+            return _End.CLOSE
+        if not sink.body.complete:
+            return _End.LINGER
+        if sink.keep_alive:
+            return _End.KEEP_ALIVE
+        return _End.LINGER if self._stream.is_readable() else _End.CLOSE
 
-    async def _fail(self, exchange: Exchange, failure: ProxyError) -> bool:
+    async def _fail(self, exchange: Exchange, failure: ProxyError) -> _End:
         exchange.status = exchange.status if exchange.head_sent else failure.status
         if failure.reason in (Reason.CLIENT_GONE, Reason.CLIENT_STALLED):
             self._stream.abort()
-            return False
+            return _End.CLOSE
         if not exchange.head_sent:
             return await self._refuse(exchange, failure)
         if self._sink is not None and self._sink.ends_by_close:
             # To this client the end of the connection is the end of the body: only a reset shows
             # that it was cut. Any other sees it by the framing, and keeps what it has.
             self._stream.abort()
-        return False
+        return _End.CLOSE
 
-    async def _refuse(self, exchange: Exchange, failure: ProxyError) -> bool:
+    async def _refuse(self, exchange: Exchange, failure: ProxyError) -> _End:
         """Send the proxy's own answer. A request that was read to its end keeps the connection."""
         request = self._request
         keep_alive = (
@@ -257,18 +276,14 @@ class Connection:
                 exchange.bytes_sent += len(data)
                 exchange.body_bytes_sent += len(body)
             except (OSError, trio.ClosedResourceError):
-                return False
+                return _End.CLOSE
         if watchdog.scope.cancelled_caught:
-            return False
-        if not keep_alive:
-            await self._close_gently(expect_more=True)
-        return keep_alive
+            return _End.CLOSE
+        return _End.KEEP_ALIVE if keep_alive else _End.LINGER
 
-    async def _close_gently(self, *, expect_more: bool) -> None:
+    async def _linger(self) -> None:
         """End our side, then read and drop what still comes, for a bounded while."""
         self._stream.send_eof()
-        if not expect_more and not self._stream.is_readable():
-            return
         left = LINGER_BYTES
         with trio.move_on_after(LINGER_SECONDS):
             try:
@@ -286,12 +301,12 @@ class Connection:
 
     def _end(self, exchange: Exchange) -> None:
         """The last phase: always reached, also when everything is being torn down."""
-        exchange.ended_in = exchange.phase
-        exchange.phase = Phase.LOG
-        exchange.ended_at = trio.current_time()
         complete = self._sink is not None and (self._sink.ended or self._sink.switched)
         if exchange.error is None and not complete:
-            exchange.error = ProxyError(Source.PROXY, exchange.ended_in, Reason.SHUTTING_DOWN)
+            exchange.error = ProxyError(Source.PROXY, exchange.phase, Reason.SHUTTING_DOWN)
+        exchange.ended_in = exchange.phase if exchange.error is None else exchange.error.phase
+        exchange.phase = Phase.LOG
+        exchange.ended_at = trio.current_time()
         if exchange.error is not None and exchange.tries:
             _blame_last_try(exchange.tries[-1], exchange.error)
         self._exchange = None
@@ -317,8 +332,7 @@ class Connection:
 
     def start_drain(self) -> None:
         """Close if idle; otherwise the exchange under way is the last one."""
-        idle = self._exchange is None and not self._stream.is_readable()
-        if idle and self._watchdog is not None:
+        if self._idle and self._watchdog is not None and not self._stream.is_readable():
             self._watchdog.scope.cancel(reason="draining an idle connection")
 
     def cut(self) -> None:

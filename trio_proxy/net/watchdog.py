@@ -17,7 +17,7 @@ from trio_proxy.policy.deadlines import Deadlines
 #: Operations in a row that found their bytes ready before a task lets the others run.
 TURNS_WITHOUT_CHECKPOINT = 16
 
-#: Whose fault it is when a budget runs out.
+#: Whose fault it is when time runs out in a wait; the upstream's where nothing is said.
 _BLAME = {
     "head": Source.CLIENT,
     "body": Source.CLIENT,
@@ -32,18 +32,19 @@ class Watchdog:
     Use ``with watchdog.scope:`` and ask `failure` afterwards if the scope caught a cancellation.
     """
 
-    __slots__ = ("_aborted", "_budget", "_turns", "deadlines", "scope")
+    __slots__ = ("_aborted", "_budget", "_turns", "_wait", "deadlines", "scope")
 
     def __init__(self, deadlines: Deadlines) -> None:
         self.deadlines = deadlines
         self.scope = trio.CancelScope()
-        self._budget = ""
+        self._budget = self._wait = ""
         self._aborted: ProxyError | None = None
         self._turns = 0
 
     def arm(self, wait: str) -> None:
         """Start the budget of one wait; call right before awaiting."""
         if not self.scope.cancel_called:  # else the budget that ran out keeps its name
+            self._wait = wait
             self.scope.deadline, self._budget = self.deadlines.nearest(wait, trio.current_time())
 
     def abort(self, error: ProxyError) -> None:
@@ -53,17 +54,17 @@ class Watchdog:
             self.scope.cancel(reason=str(error))
 
     @property
-    def budget(self) -> str:
-        """The name of the budget that is running or ran out."""
-        return self._budget
+    def wait(self) -> str:
+        """The name of the wait that was armed last."""
+        return self._wait
 
     def failure(self, exchange: Exchange) -> ProxyError:
         """Why the scope was cancelled, as the error to report."""
         if self._aborted is not None:
             return self._aborted
-        source = _BLAME.get(self._budget, Source.UPSTREAM)
+        source = _BLAME.get(self._wait, Source.UPSTREAM)
         reason = TIMEOUT_REASONS[self._budget]
-        seconds = self.deadlines.seconds[self._budget]
+        seconds = self.deadlines.length(self._budget)
         detail = f"{self._budget} deadline of {seconds * 1000:.0f} ms passed"
         return ProxyError(source, exchange.phase, reason, detail=detail)
 

@@ -18,17 +18,19 @@ class Deadlines:
     not running before `start_total`.
     """
 
-    __slots__ = ("seconds", "total_at")
+    __slots__ = ("seconds", "total_at", "total_seconds")
 
     def __init__(self, seconds: Mapping[str, float]) -> None:
         self.seconds = seconds
         self.total_at = math.inf
+        self.total_seconds = math.inf
 
     def start_total(self, now: float, at_most: float | None = None) -> None:
         """Let the total budget run from ``now``; ``at_most`` seconds can shorten it only."""
         seconds = self.seconds["total"]
         if at_most is not None and at_most < seconds:
             seconds = at_most
+        self.total_seconds = seconds
         self.total_at = now + seconds
 
     def stop_total(self) -> None:
@@ -44,6 +46,10 @@ class Deadlines:
         if self.total_at <= at:
             return self.total_at, "total"
         return at, wait
+
+    def length(self, budget: str) -> float:
+        """Seconds that a budget had from its beginning."""
+        return self.total_seconds if budget == "total" else self.seconds[budget]
 
     def remaining_total(self, now: float) -> float:
         """Seconds left of the total budget, never negative; `math.inf` if it is not running."""

@@ -168,8 +168,13 @@ class UpstreamExchange:
         return self._wire.encode_end(trailers)
 
     def _on_upload_change(self) -> None:
+        if self._exchange.phase in (Phase.SEND, Phase.AWAIT_HEAD):
+            self._exchange.phase = self._phase_before_head()
         if self._awaiting_upstream:
             self._sink.watchdog.arm(self._read_wait())
+
+    def _phase_before_head(self) -> Phase:
+        return Phase.AWAIT_HEAD if self._read_wait() else Phase.SEND
 
     def _read_wait(self) -> str:
         """The read deadline starts when the request has been sent, as nginx's does.
@@ -180,7 +185,7 @@ class UpstreamExchange:
         return "" if uploading else "read"
 
     async def _await_head(self, stream: Stream) -> ResponseHead:
-        self._exchange.phase = Phase.AWAIT_HEAD
+        self._exchange.phase = self._phase_before_head()
         heard_anything = False
         interims = 0
         while True:

@@ -84,10 +84,9 @@ class Upload:
         self.complete = True
 
     def _out_of_time(self) -> None:
-        budget = self._watchdog.budget
-        if budget == "body" or (budget == "write" and not self.answered):
+        """Have the exchange fail, unless the upstream stalls after it has begun to answer."""
+        if self._watchdog.wait == "body" or not self.answered:
             self._main.abort(self._watchdog.failure(self._exchange))
-        # The total budget is the main task's as well, and it reports it.
 
     @property
     def is_moving(self) -> bool:

@@ -179,6 +179,11 @@ class ServerWire(_Wire):
         self._is_http10 = False
         self._skipped_empty_line = False
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether something of a request is there; an empty line in front of it is nothing yet."""
+        return self._buffer not in (b"", b"\r", b"\r\n")
+
     def next_request(self) -> Request | None:
         """The next request head, or None until more is fed.
 
