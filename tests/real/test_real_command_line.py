@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from processes import Curl, ProxyProcess, config_text, http_get
+from processes import Curl, ProxyProcess, config_text, http_get, wait_until
 from rawhttp import get
 
 EPHEMERAL = {"PROXY_LISTEN_PORT": "0"}
@@ -64,7 +64,7 @@ def test_run_from_the_environment_alone(tmp_path: Path, echo_port: int) -> None:
     with ProxyProcess("run", cwd=tmp_path, env=env) as proxy:
         assert serves(proxy)
         assert "proxy_requests_total" in http_get(proxy.metrics_port, "/metrics")
-        proxy.err.wait_for("started from environment")
+        proxy.err.wait_for("started from the environment")
 
 
 def test_flags_win_over_the_file(tmp_path: Path, echo_port: int) -> None:
@@ -85,8 +85,6 @@ def test_flags_win_over_the_file(tmp_path: Path, echo_port: int) -> None:
 
 def _port_of(proxy: ProxyProcess) -> int:
     """The TCP port that a process listens on, asked from the kernel."""
-    from processes import wait_until
-
     return wait_until(lambda: _listening_port(proxy.pid), "the proxy listens")
 
 

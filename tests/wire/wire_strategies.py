@@ -89,7 +89,8 @@ def chunked_bodies(draw: Callable[..., object]) -> ChunkedBody:
 
 @st.composite
 def _with_body(draw: Callable[..., object], start: bytes, fields: list[Field]) -> bytes:
-    kind = draw(st.sampled_from(["none", "length", "chunked"]))
+    kinds = ["none", "length"] if start.startswith(b"HTTP/1.0") else ["none", "length", "chunked"]
+    kind = draw(st.sampled_from(kinds))
     body = b""
     if kind == "length":
         body = draw(BODIES)

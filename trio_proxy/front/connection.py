@@ -340,13 +340,13 @@ class Connection:
         if self._exchange is not None and self._watchdog is not None:
             phase = self._exchange.phase
             self._watchdog.abort(ProxyError(Source.PROXY, phase, Reason.SHUTTING_DOWN))
-        elif self._watchdog is not None:
-            self._watchdog.scope.cancel(reason="the drain is over")
+        else:
+            self._nursery.cancel_scope.cancel(reason="the drain is over")
 
 
 def _blame_last_try(last: Try, error: ProxyError) -> None:
     """Deadlines and departures cancel a try from outside, so it cannot say itself how it ended."""
-    if last.outcome == "unfinished":
-        last.outcome = error.reason.slug
     if last.failure is None and error.source is Source.UPSTREAM:
         last.failure = error
+    if last.failure is not None or last.outcome == "unfinished":
+        last.outcome = error.reason.slug

@@ -89,7 +89,10 @@ class Listener(Protocol):
         ...
 
     def accept_nowait(self) -> Stream | None:
-        """Take one connection; None if another taker was faster. Raises OSError (EMFILE, …)."""
+        """Take one connection; None if another taker was faster.
+
+        Raises OSError (EMFILE, …), `trio.ClosedResourceError` after `close`.
+        """
         ...
 
     def close(self) -> None: ...

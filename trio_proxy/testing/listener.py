@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from collections import deque
@@ -71,10 +70,10 @@ class SimListener:
         """Take one connection; None if there is none.
 
         Raises OSError as told by `SimNet.fail_accept` (the connection stays in the backlog, as it
-        does on Linux), and OSError(EBADF) after `close`.
+        does on Linux), and `trio.ClosedResourceError` after `close`.
         """
         if self.closed:
-            raise OSError(errno.EBADF, "this listener was closed")
+            raise trio.ClosedResourceError("this listener was closed")
         if self._ready_at() > trio.current_time():
             return None
         faults = self._faults()

@@ -20,7 +20,7 @@ from trio_proxy.headers import (
     upstream_fields,
 )
 from trio_proxy.lifecycle import STALE, Exchange, Phase, Try
-from trio_proxy.messages import Fields, Framing, Request, ResponseHead, list_members
+from trio_proxy.messages import Fields, Framing, Request, ResponseHead
 from trio_proxy.net.streams import READ_SIZE, Stream
 from trio_proxy.net.tunnel import Tunnel
 from trio_proxy.net.watchdog import receive, receive_later
@@ -82,9 +82,6 @@ class UpstreamExchange:
                 await self._run_tunnel(head)
                 return ()
             return await self._relay(head)
-        except ProxyError as exc:
-            self._record.failure = exc if exc.source is Source.UPSTREAM else None
-            raise
         finally:
             self._end_try()
             if self._upload is not None:
@@ -197,10 +194,7 @@ class UpstreamExchange:
                 data = await self._receive_head_bytes(stream, first=not heard_anything)
                 heard_anything = True
                 self._wire.feed(data)
-            elif head.status >= 200:
-                return head
-            elif head.status == 101:
-                self._check_upgrade(head)
+            elif head.status >= 200 or head.status == 101:
                 return head
             else:
                 interims += 1
@@ -226,17 +220,9 @@ class UpstreamExchange:
         )
 
     def _malformed(self, exc: ProtocolError) -> ProxyError:
-        phase = self._exchange.phase
-        return ProxyError(Source.UPSTREAM, phase, Reason.RESPONSE_MALFORMED, detail=exc.detail)
-
-    def _check_upgrade(self, head: ResponseHead) -> None:
-        """RFC 9110 §7.8: only to a protocol that was asked for."""
-        wanted = set(list_members(self._request.upgrade))
-        chosen = list_members(head.upgrade)
-        if not chosen or not wanted.issuperset(chosen):
-            raise ProxyError(
-                Source.UPSTREAM, Phase.AWAIT_HEAD, Reason.UPGRADE_FAILED, detail=repr(head.upgrade)
-            )
+        upgrade = exc.reason is Reason.UPGRADE_FAILED
+        reason = exc.reason if upgrade else Reason.RESPONSE_MALFORMED
+        return ProxyError(Source.UPSTREAM, self._exchange.phase, reason, detail=exc.detail)
 
     async def _relay_interim(self, head: ResponseHead, count: int) -> None:
         if count > MAX_INTERIM_RESPONSES:

@@ -24,7 +24,7 @@ from typing import TypeAlias, cast
 import h11
 
 from trio_proxy.errors import ProtocolError, Reason
-from trio_proxy.messages import NO_BODY, Body, Fields, Framing, Request, ResponseHead
+from trio_proxy.messages import NO_BODY, Body, Fields, Framing, Request, ResponseHead, list_members
 from trio_proxy.wire.chunks import ChunkGuard
 from trio_proxy.wire.grammar import FORBIDDEN_IN_HEAD
 from trio_proxy.wire.requests import HeadLimits, explain_incomplete, parse_request
@@ -279,6 +279,7 @@ class ClientWire(_Wire):
     def __init__(self, limits: HeadLimits) -> None:
         super().__init__(h11.CLIENT, limits)
         self._method = b"GET"
+        self._upgrade = b""
 
     def encode_head(self, request: Request, fields: Fields, limits: HeadLimits) -> bytes:
         """Start a cycle: the request head with ``fields`` and exactly one framing field.
@@ -288,6 +289,7 @@ class ClientWire(_Wire):
         self._limits = limits
         self._h11 = h11.Connection(h11.CLIENT, MAX_H11_BUFFER)
         self._method = request.method
+        self._upgrade = request.upgrade
         self._expect_body(NO_BODY)
         out = list(fields)
         self._sends_chunked = request.body.framing is Framing.CHUNKED
@@ -312,8 +314,16 @@ class ClientWire(_Wire):
                 raise ProtocolError(Reason.RESPONSE_MALFORMED, "bare CR, LF or control in a head")
             return None
         response = parse_response(head, self._method, self._limits)
+        if response.status == 101:
+            self._check_upgrade(response)
         self._h11.receive_data(head)
         self._next_event()
         if response.status >= 200:
             self._expect_body(response.body)
         return response
+
+    def _check_upgrade(self, response: ResponseHead) -> None:
+        """RFC 9110 §7.8: a switch only to a protocol that was asked for."""
+        chosen = list_members(response.upgrade)
+        if not chosen or not set(list_members(self._upgrade)).issuperset(chosen):
+            raise ProtocolError(Reason.UPGRADE_FAILED, f"switch to {response.upgrade[:40]!r}")
