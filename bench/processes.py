@@ -71,6 +71,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=self._sink,
                 stderr=subprocess.STDOUT,
+                cwd=output.parent,  # not the checkout: what is installed is measured
                 env={**os.environ, **env},
                 start_new_session=True,
             )

@@ -28,7 +28,8 @@ async def test_hop_by_hop_fields_end_here() -> None:
     async with world() as w:
         request = await forwarded(
             w,
-            b"B: 1\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\nX-Hop: 1\r\nA: 2\r\n"
+            b"B: 1\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\n"
+            b"X-Hop: 1\r\nA: 2\r\n"
             b"TE: trailers\r\nProxy-Connection: x\r\nProxy-Authorization: Basic x\r\nb: 3\r\n",
         )
         assert request.fields[:4] == [(b"Host", b"a"), (b"B", b"1"), (b"A", b"2"), (b"b", b"3")]

@@ -155,6 +155,31 @@ def test_bytes_behind_a_101_are_kept_for_the_tunnel(way: str) -> None:
     assert heard.leftover == (b"\x00\r\n\r\ntunnel" if way == "more_behind" else b"")
 
 
+@pytest.mark.parametrize(
+    ("wished", "chosen", "expected"),
+    [
+        (b"websocket", (b"Upgrade: WebSocket",), True),
+        (b"a/1, b", (b"Upgrade: b",), True),
+        (b"a, b", (b"Upgrade: b", b"Upgrade: a"), True),
+        (b"a, b", (b"Upgrade: a, h2c",), False),
+        (b"websocket", (b"Upgrade: h2c",), False),
+        (b"websocket", (b"Upgrade: ",), False),
+        (b"websocket", (), False),
+        (b"", (b"Upgrade: websocket",), False),
+    ],
+)
+def test_a_switch_is_accepted_only_to_what_was_asked_for(
+    wished: bytes, chosen: tuple[bytes, ...], expected: bool, way: str
+) -> None:
+    """RFC 9110 §7.8; the rest is refused before a tunnel is opened."""
+    lines = b"".join(line + b"\r\n" for line in (b"HTTP/1.1 101 Switching", *chosen))
+    heard = hear_response(split(lines + b"\r\n", way, b"\x00"), upgrade=wished)
+    assert [message.head.status for message in heard.messages] == [101] * expected
+    if not expected:
+        assert heard.error is not None
+        assert heard.error.reason is Reason.UPGRADE_FAILED
+
+
 def test_a_final_response_may_come_in_place_of_a_101() -> None:
     """The upstream may decline; then it is an ordinary exchange."""
     heard = hear_response([OK + b"Content-Length: 2\r\n\r\nhi"], upgrade=b"x")

@@ -131,7 +131,8 @@ def asked(
 ) -> ClientWire:
     """An upstream connection on which a request without a body has been sent."""
     wire = ClientWire(limits)
-    request = parsed(b"%s / HTTP/1.1\r\nHost: example.com\r\n\r\n" % method)
+    wish = b"Connection: upgrade\r\nUpgrade: %s\r\n" % upgrade if upgrade else b""
+    request = parsed(b"%s / HTTP/1.1\r\n%s%s\r\n" % (method, HOST, wish))
     fields = [(b"Host", b"example.com")]
     if upgrade:
         fields += [(b"Connection", b"upgrade"), (b"Upgrade", upgrade)]

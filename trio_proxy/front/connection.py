@@ -57,6 +57,8 @@ class Connection:
     def __init__(self, stream: Stream, service: Service) -> None:
         self._stream = stream
         self._service = service
+        #: The configuration of the exchange under way; a reload is for the next one.
+        self._plan = service.plan
         self._wire = ServerWire(service.plan.head_limits)
         self._trusted: tuple[object, bool] = (None, False)
         self._watchdog: Watchdog | None = None
@@ -138,7 +140,7 @@ class Connection:
 
     async def _answer(self, exchange: Exchange, watchdog: Watchdog) -> ProxyError | None:
         """Read the head and run the handler; what went wrong, if anything."""
-        plan = self._service.plan
+        plan = self._plan = self._service.plan
         try:
             request = await self._read_head(exchange, watchdog, plan)
             exchange.phase = Phase.ROUTE
@@ -266,9 +268,9 @@ class Connection:
             and self._wire.body_complete
             and not self._service.draining
         )
-        head, body = refusal(failure, exchange, request, self._service.plan.rules)
+        head, body = refusal(failure, exchange, request, self._plan.rules)
         data = self._wire.encode_refusal(head, body, keep_alive=keep_alive)
-        watchdog = Watchdog(Deadlines(self._service.plan.seconds))
+        watchdog = Watchdog(Deadlines(self._plan.seconds))
         with watchdog.scope:
             try:
                 exchange.head_sent = True
@@ -283,10 +285,10 @@ class Connection:
 
     async def _linger(self) -> None:
         """End our side, then read and drop what still comes, for a bounded while."""
-        self._stream.send_eof()
         left = LINGER_BYTES
         with trio.move_on_after(LINGER_SECONDS):
             try:
+                self._stream.send_eof()
                 while left > 0:
                     size = self._stream.receive_into_nowait(self._service.relay_buffer)
                     if size == 0:

@@ -14,13 +14,16 @@ from trio_proxy.messages import Field, Request, ResponseHead, first_value
 #: What a client is told to wait before it comes again after a 503, in seconds.
 RETRY_AFTER_SECONDS = 1
 
+#: RFC 9110's names where the standard library's depend on its version.
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
+
 
 def refusal(
     error: ProxyError, exchange: Exchange, request: Request | None, rules: HeaderRules
 ) -> tuple[ResponseHead, bytes]:
     """The response for a failure, without framing: it names the phase and no internals."""
     verdict = error.reason.value
-    phrase = http.HTTPStatus(verdict.status).phrase
+    phrase = _PHRASES.get(verdict.status) or http.HTTPStatus(verdict.status).phrase
     accept = first_value(request.fields, b"accept") if request is not None else None
     if accept is not None and b"json" in accept.lower():
         kind = b"application/json"

@@ -115,7 +115,10 @@ def _pid_file(path: str | None) -> Iterator[None]:
         return
     text = f"{os.getpid()}\n"
     file = Path(path)
-    file.write_text(text)
+    try:
+        file.write_text(text)
+    except OSError as exc:
+        raise OSError(exc.errno, f"cannot write pid_file {path}: {exc.strerror}") from exc
     try:
         yield
     finally:

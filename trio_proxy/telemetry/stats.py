@@ -184,7 +184,9 @@ class Stats:
             self._exchange_failed(exchange, error)
 
     def _tried(self, one: Try) -> None:
-        upstream = self.upstream(one.upstream)
+        upstream = self.upstreams.get(one.upstream)
+        if upstream is None:
+            return  # taken away by a reload while the exchange was under way
         upstream.requests += 1
         if one.head_seconds >= 0:
             upstream.observe(one.head_seconds)

@@ -103,7 +103,7 @@ class Cluster:
             if member is None:
                 gauges = self._gauges_of(str(address))
                 member = Upstream(address, max_conns, gauges, self._serve_waiters)
-            member.limiter.total_tokens = max_conns
+            member.apply(max_conns, plan.idle_seconds)
             self.members.append(member)
         for member in known.values():
             member.retire()

@@ -185,6 +185,15 @@ class Upstream:
             self.drop_if_idle(self._idle[0])
         return self._idle[0].idle_until if self._idle else math.inf
 
+    def apply(self, max_conns: int, idle_seconds: float) -> None:
+        """Take on new bounds: close the oldest idle connections that no longer fit them."""
+        self.limiter.total_tokens = max_conns
+        while self._idle and self.limiter.available_tokens < 0:
+            self.drop_if_idle(self._idle[0])
+        latest = trio.current_time() + idle_seconds
+        for connection in self._idle:
+            connection.idle_until = min(connection.idle_until, latest)
+
     def close_idle(self) -> None:
         """Close every idle connection."""
         while self._idle:
