@@ -5,8 +5,8 @@
 ``/stream?n=&delay_ms=&size=`` chunks, ``/sse?n=&delay_ms=`` events, ``/slow?ms=`` answers late,
 ``/big?bytes=`` has a known length, ``/upload`` counts and hashes what it is sent, ``/status/NNN``
 answers with that status and reads no body, ``/cut`` ends a response before its declared length,
-``/ws`` echoes WebSocket messages; other WebSockets are refused. Any other path echoes the request as JSON. The standard library
-is all it needs.
+``/ws`` echoes WebSocket messages; other WebSockets are refused. Any other path echoes the request
+as JSON. The standard library is all it needs.
 """
 
 from __future__ import annotations

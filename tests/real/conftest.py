@@ -45,7 +45,9 @@ def echo_port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def shared_proxy(echo_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+def shared_proxy(
+    echo_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProxyProcess]:
     """A proxy process before `echo_port`, for all tests of a module that leave it as it is."""
     with running_proxy(tmp_path_factory.mktemp("proxy"), [echo_port]) as proxy:
         yield proxy

@@ -1,4 +1,4 @@
-"""Real processes for tests: the proxy, uvicorn, and what they write, with a deadline on each wait."""
+"""Real processes: the proxy, uvicorn, and what they write, with a deadline on each wait."""
 
 from __future__ import annotations
 

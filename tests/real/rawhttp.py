@@ -185,8 +185,7 @@ def many_clients(where: Where, count: int) -> Iterator[list[RawClient]]:
     """So many open connections."""
     clients: list[RawClient] = []
     try:
-        for _ in range(count):
-            clients.append(RawClient(where))
+        clients.extend(RawClient(where) for _ in range(count))
         yield clients
     finally:
         for client in clients:

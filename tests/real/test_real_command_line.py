@@ -1,4 +1,4 @@
-"""`trio-proxy run`, `check` and `demo` as processes: sources, flags, exit statuses, one clear line."""
+"""`run`, `check` and `demo` as processes: sources, flags, exit statuses, one clear line."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_run_from_the_environment_alone(tmp_path: Path, echo_port: int) -> None:
 def test_flags_win_over_the_file(tmp_path: Path, echo_port: int) -> None:
     """`--listen` replaces the listeners, `--log-level` the level, also after a reload."""
     path = tmp_path / "proxy.toml"
-    path.write_text(config_text([echo_port], listen=["127.0.0.1:1"], logging={"level": "debug"}))
+    path.write_text(config_text([echo_port], listen=["127.0.0.1:1"], metrics=False))
     flags = ("--listen", "127.0.0.1:0", "--log-level", "warning")
     with ProxyProcess("run", path, *flags, cwd=tmp_path) as proxy:
         # At this level nothing says which port it was.
@@ -97,7 +97,6 @@ def _listening_port(pid: int) -> int:
             continue
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     listening = [row for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
-    # The metrics port is bound second.
     return int(listening[0][1].rpartition(":")[2], 16) if len(listening) == 1 else 0
 
 
@@ -183,7 +182,9 @@ def test_taken_port_is_status_1(tmp_path: Path, which: str) -> None:
         if which == "listen":
             path.write_text(config_text([1], listen=["127.0.0.1:0", f"127.0.0.1:{port}"]))
         else:
-            path.write_text(f'metrics_listen = "127.0.0.1:{port}"\n' + config_text([1], metrics=False))
+            path.write_text(
+                f'metrics_listen = "127.0.0.1:{port}"\n' + config_text([1], metrics=False)
+            )
         code, text = ends("run", path, "--log-level", "error", cwd=tmp_path)
     assert code == 1
     assert len(text.splitlines()) == 1

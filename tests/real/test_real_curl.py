@@ -45,7 +45,9 @@ def test_status_is_passed_on(proxy: ProxyProcess, curl: Curl, status: int) -> No
 
 def test_keep_alive_of_curl(proxy: ProxyProcess, curl: Curl) -> None:
     """Two requests of one curl share a connection."""
-    done = curl(f"{proxy.url}/one", f"{proxy.url}/two", "-w", "[%{num_connects}]", "-o", "/dev/null")
+    done = curl(
+        f"{proxy.url}/one", f"{proxy.url}/two", "-w", "[%{num_connects}]", "-o", "/dev/null"
+    )
     assert done.stdout.count(b"[1]") == 1
     assert done.stdout.count(b"[0]") == 1
 

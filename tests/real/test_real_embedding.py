@@ -66,6 +66,13 @@ async def tidy_proxy(settings: Settings, **more: object) -> AsyncIterator[Proxy]
             assert_nothing_is_held(proxy)
 
 
+async def until_asked(proxy: Proxy) -> None:
+    """Wait for a request, by its count: what an exchange begins with can be seen nowhere else."""
+    with trio.fail_after(DEADLINE):
+        while not proxy.stats.requests_in_flight:  # noqa: ASYNC110
+            await trio.sleep(0.005)
+
+
 async def test_serves_inside_a_block(echo_port: int) -> None:
     """Port 0 is answered with the real one, and ended exchanges are told to the caller."""
     seen: list[Exchange] = []
@@ -115,12 +122,15 @@ async def test_exception_in_the_block_comes_out_as_itself(
     echo_port: int, exc: BaseException
 ) -> None:
     """No group around it, and the same object."""
-    with pytest.raises(type(exc)) as caught:
+
+    async def fail_in_the_block() -> None:
         async with tidy_proxy(settings_for(echo_port)) as proxy:
             await ask(proxy, "/status/200")
             raise exc
+
+    with pytest.raises(type(exc)) as caught:
+        await fail_in_the_block()
     assert caught.value is exc
-    del proxy
     gc.collect()
 
 
@@ -134,8 +144,7 @@ async def test_leaving_the_block_drains(echo_port: int) -> None:
     async with trio.open_nursery() as nursery:
         async with tidy_proxy(settings_for(echo_port)) as proxy:
             nursery.start_soon(slow_client, proxy)
-            while not proxy.stats.requests_in_flight:
-                await trio.sleep(0.005)
+            await until_asked(proxy)
         assert proxy.stats.responses[2] == 1
     assert answers[0].status == 200
 
@@ -148,11 +157,9 @@ async def test_drain_is_bounded(echo_port: int) -> None:
             await ask(proxy, "/stream?n=1000&delay_ms=50")
 
     settings = settings_for(echo_port, timeouts=Timeouts(drain_ms=100))
-    async with trio.open_nursery() as nursery:
-        async with tidy_proxy(settings) as proxy:
-            nursery.start_soon(client, proxy)
-            while not proxy.stats.requests_in_flight:
-                await trio.sleep(0.005)
+    async with trio.open_nursery() as nursery, tidy_proxy(settings) as proxy:
+        nursery.start_soon(client, proxy)
+        await until_asked(proxy)
 
 
 async def test_reload_by_hand(echo_port: int, tmp_path: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
@@ -69,6 +70,9 @@ def test_300_clients_with_room_for_100(tmp_path: Path) -> None:
     state = threading.Condition()
     inside, most = 0, 0
 
+    def full_once() -> bool:
+        return most >= 100
+
     def handler(connection: UpstreamConnection) -> None:
         nonlocal inside, most
         while True:
@@ -77,18 +81,20 @@ def test_300_clients_with_room_for_100(tmp_path: Path) -> None:
                 inside += 1
                 most = max(most, inside)
                 state.notify_all()
-                assert state.wait_for(lambda: most >= 100, DEADLINE)
+                assert state.wait_for(full_once, DEADLINE)
                 inside -= 1
             connection.answer()
 
     limits = {"max_client_conns": 100, "max_conns_per_upstream": 300}
-    with ScriptedUpstream(handler) as upstream:
-        with running_proxy(tmp_path, [upstream.port], limits=limits) as proxy:
-            where = proxy.where
-            with ThreadPoolExecutor(300) as pool:
-                answers = list(pool.map(lambda number: get(where, f"/{number}"), range(300)))
-            proxy.wait_until_quiet()
-            proxy.err.wait_for(r"limits.max_client_conns \(100\) reached")
+    with (
+        ScriptedUpstream(handler) as upstream,
+        running_proxy(tmp_path, [upstream.port], limits=limits) as proxy,
+    ):
+        where = proxy.where
+        with ThreadPoolExecutor(300) as pool:
+            answers = list(pool.map(lambda number: get(where, f"/{number}"), range(300)))
+        proxy.wait_until_quiet()
+        proxy.err.wait_for(r"limits.max_client_conns \(100\) reached")
     assert Counter(answer.status for answer in answers) == {200: 300}
     assert most == 100
 
@@ -129,7 +135,7 @@ def test_out_of_file_descriptors(tmp_path: Path, echo_port: int) -> None:
         with RawClient(proxy.where) as client:
             for number in range(20):
                 assert client.get(f"/{number}").status == 200
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert min(gaps) > 0.9, gaps
     assert busy < 1, "it waits, and does not spin"
 

@@ -12,11 +12,18 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import pytest
-from processes import DEADLINE, PROXY, ProxyProcess, config_text, environment, running_proxy, wait_until
-from rawhttp import RawClient, get, request
+from processes import (
+    DEADLINE,
+    PROXY,
+    config_text,
+    environment,
+    running_proxy,
+    wait_until,
+)
+from rawhttp import RawClient, Where, get, request
 from upstreams import ScriptedUpstream, UpstreamConnection
 
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -35,11 +42,13 @@ def test_text_line_of_a_request(tmp_path: Path, echo_port: int) -> None:
         )
         assert f"trace_id={answer.header('x-trace-id')} " in line
         for text in ("listening on http://127.0.0.1:", "started from "):
-            assert re.match(rf"{STAMP} - trio_proxy\.server - INFO - {text}", proxy.err.matching(text)[0])
+            assert re.match(
+                rf"{STAMP} - trio_proxy\.server - INFO - {text}", proxy.err.matching(text)[0]
+            )
 
 
 def test_trace_id_from_end_to_end(tmp_path: Path) -> None:
-    """Client, upstream and log have the same id; a stranger's is not believed, a trusted one's is."""
+    """Client, upstream and log have the same id: a new one, or that of a trusted peer."""
     seen: list[str | None] = []
 
     def handler(connection: UpstreamConnection) -> None:
@@ -58,36 +67,35 @@ def test_trace_id_from_end_to_end(tmp_path: Path) -> None:
     assert seen[1] == "from-outside"
 
 
-def _refused(where: Any, upstream: Any) -> None:
-    upstream["mode"] = "gone"
+def _refused(where: Where, upstream: Faulty) -> None:
     assert get(where, "/refused").status == 502
 
 
-def _reset(where: Any, upstream: Any) -> None:
-    upstream["mode"] = "reset"
+def _reset(where: Where, upstream: Faulty) -> None:
+    upstream.mode = "reset"
     assert get(where, "/reset").status == 502
 
 
-def _too_slow(where: Any, upstream: Any) -> None:
-    upstream["mode"] = "silent"
+def _too_slow(where: Where, upstream: Faulty) -> None:
+    upstream.mode = "silent"
     assert get(where, "/too-slow").status == 504
 
 
-def _malformed(where: Any, upstream: Any) -> None:
+def _malformed(where: Where, upstream: Faulty) -> None:
     with RawClient(where) as client:
         client.send(b"BAD REQUEST\r\n\r\n")
         assert client.read_response().status == 400
 
 
-def _client_left(where: Any, upstream: Any) -> None:
-    upstream["mode"] = "silent"
+def _client_left(where: Where, upstream: Faulty) -> None:
+    upstream.mode = "silent"
     with RawClient(where) as client:
         client.send(b"POST /left HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
-        assert upstream["arrived"].wait(DEADLINE)
+        assert upstream.arrived.wait(DEADLINE)
 
 
-def _truncated(where: Any, upstream: Any) -> None:
-    upstream["mode"] = "truncate"
+def _truncated(where: Where, upstream: Faulty) -> None:
+    upstream.mode = "truncate"
     with RawClient(where) as client:
         client.send(request("GET", "/truncated"))
         client.read_until(b"begin")
@@ -95,56 +103,63 @@ def _truncated(where: Any, upstream: Any) -> None:
             client.read_exactly(100)
 
 
-FAILURES = [
+Act = Callable[[Where, "Faulty"], None]
+
+FAILURES: list[tuple[Act, int, str, str]] = [
     (_refused, 502, "connection_refused", "connect"),
     (_reset, 502, "connection_reset", "await_head"),
     (_too_slow, 504, "read_timeout", "await_head"),
     (_malformed, 400, "malformed_request", "read_head"),
-    (_client_left, 499, "client_gone", "await_head"),
+    (_client_left, 499, "client_gone", "send"),
     (_truncated, 200, "response_truncated", "stream"),
 ]
 
 
-@pytest.mark.parametrize("style", ["text", "json"])
-def test_failures_have_their_line_too(tmp_path: Path, style: str) -> None:
-    """One line per request whatever became of it: status, phase, reason, what each try came to."""
-    state: dict[str, Any] = {"mode": "", "arrived": threading.Event()}
+class Faulty:
+    """An upstream's handler that misbehaves as it is told."""
 
-    def handler(connection: UpstreamConnection) -> None:
+    def __init__(self) -> None:
+        self.mode = "silent"
+        self.arrived = threading.Event()
+
+    def __call__(self, connection: UpstreamConnection) -> None:
         connection.read_request_head()
-        state["arrived"].set()
-        if state["mode"] == "reset":
+        self.arrived.set()
+        if self.mode == "reset":
             connection.reset()
-        elif state["mode"] == "truncate":
+        elif self.mode == "truncate":
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegin")
         else:
             connection.wait_for_end()
 
-    with socket.socket() as nobody, ScriptedUpstream(handler) as upstream:
+
+@pytest.mark.parametrize("style", ["text", "json"])
+@pytest.mark.parametrize(("act", "status", "reason", "phase"), FAILURES)
+def test_failure_has_its_line_too(
+    tmp_path: Path, act: Act, status: int, reason: str, phase: str, style: str
+) -> None:
+    """One line per request whatever became of it: status, phase, reason, what each try came to."""
+    config = {"timeouts": {"read_ms": 200}, "logging": {"format": style}}
+    faulty = Faulty()
+    with socket.socket() as nobody, ScriptedUpstream(faulty) as upstream:
         nobody.bind(("127.0.0.1", 0))
-        closed = nobody.getsockname()[1]
-        for act, status, reason, phase in FAILURES:
-            port = closed if act is _refused else upstream.port
-            config = {"timeouts": {"read_ms": 200}, "logging": {"format": style}}
-            state["arrived"].clear()
-            with running_proxy(tmp_path, [port], **config) as proxy:
-                act(proxy.where, state)
-                proxy.wait_until_quiet()
-                wait_until(lambda p=proxy: p.err.matching(r"trio_proxy\.access"), "a line")
-                values = proxy.metrics()
-            lines = proxy.err.matching(r"trio_proxy\.access")
-            assert len(lines) == 1
-            if style == "json":
-                facts = json.loads(lines[0])
-                assert (facts["status"], facts["error"], facts["phase"]) == (status, reason, phase)
-                assert facts["detail"] or reason in ("client_gone",)
-                assert len(facts["tries"]) == (0 if phase == "read_head" else 1)
-            else:
-                assert f" {status} " in lines[0]
-                assert f" phase={phase} error={reason}" in lines[0]
-                if phase != "read_head":
-                    assert re.search(rf" tried=127\.0\.0\.1:{port}:\w+", lines[0])
-            _check_numbers(values, reason, f"127.0.0.1:{port}")
+        port = nobody.getsockname()[1] if act is _refused else upstream.port
+        with running_proxy(tmp_path, [port], **config) as proxy:
+            act(proxy.where, faulty)
+            proxy.wait_until_quiet()
+            values = proxy.metrics()
+    lines = proxy.err.matching(r"trio_proxy\.access")
+    assert len(lines) == 1
+    tries = 0 if phase == "read_head" else 1
+    if style == "json":
+        facts = json.loads(lines[0])
+        assert (facts["status"], facts["error"], facts["phase"]) == (status, reason, phase)
+        assert len(facts["tries"]) == tries
+    else:
+        assert f" {status} " in lines[0]
+        assert f" phase={phase} error={reason}" in lines[0]
+        assert len(re.findall(rf" tried=127\.0\.0\.1:{port}:\w+", lines[0])) == tries
+    _check_numbers(values, reason, f"127.0.0.1:{port}")
 
 
 def _check_numbers(values: dict[str, float], reason: str, upstream: str) -> None:
@@ -295,6 +310,7 @@ def _serve_and_stop(process: subprocess.Popen[bytes], unix: Path, requests: int)
         process.wait()
 
 
+@pytest.mark.slow
 def test_lost_log_lines_are_counted(tmp_path: Path) -> None:
     """A reader that sleeps and comes back learns how many lines it missed, and gets the rest."""
     with ScriptedUpstream() as upstream:
@@ -311,7 +327,7 @@ def test_lost_log_lines_are_counted(tmp_path: Path) -> None:
                 process.wait()
 
 
-def _flood_the_log(log: Any, process: subprocess.Popen[bytes]) -> None:
+def _flood_the_log(log: BinaryIO, process: subprocess.Popen[bytes]) -> None:
     seen = b""
     while b"started from" not in seen:
         seen += log.readline()

@@ -143,7 +143,8 @@ def test_refusal_names_the_phase(proxy: ProxyProcess, accept: str) -> None:
         assert b"phase: read_head" in client.read_response().body
     with RawClient(proxy.where) as client:
         client.send(
-            request("POST", "/upload", f"Accept: {accept}", "Transfer-Encoding: chunked") + b"xyz\r\n"
+            request("POST", "/upload", f"Accept: {accept}", "Transfer-Encoding: chunked")
+            + b"xyz\r\n"
         )
         answer = client.read_response()
     assert answer.status == 400
@@ -168,13 +169,16 @@ def test_trailers_go_both_ways(tmp_path: Path) -> None:
         requests.append(seen)
 
     requests = []
-    with ScriptedUpstream(handler) as upstream, running_proxy(tmp_path, [upstream.port]) as proxy:
-        with RawClient(proxy.where) as client:
-            client.send(
-                request("POST", "/", "Transfer-Encoding: chunked", "TE: trailers")
-                + b"3\r\nabc\r\n0\r\nX-Check: 1\r\nX-Check: 2\r\n\r\n"
-            )
-            answer = client.read_response()
+    with (
+        ScriptedUpstream(handler) as upstream,
+        running_proxy(tmp_path, [upstream.port]) as proxy,
+        RawClient(proxy.where) as client,
+    ):
+        client.send(
+            request("POST", "/", "Transfer-Encoding: chunked", "TE: trailers")
+            + b"3\r\nabc\r\n0\r\nX-Check: 1\r\nX-Check: 2\r\n\r\n"
+        )
+        answer = client.read_response()
     assert requests[0].trailers == [("x-check", "1"), ("x-check", "2")]
     assert answer.body == b"abc"
     assert answer.trailers == [("x-sum", "42")]

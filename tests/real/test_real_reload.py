@@ -39,18 +39,22 @@ def refused_reload(proxy: ProxyProcess) -> str:
 
 def test_upstreams_change(tmp_path: Path) -> None:
     """The next request goes to the new upstreams, also on a connection that was open before."""
-    with ScriptedUpstream(named(b"old")) as old, ScriptedUpstream(named(b"new")) as new:
-        with running_proxy(tmp_path, [old.port]) as proxy, RawClient(proxy.where) as client:
-            assert client.get("/").body == b"old"
-            rewrite(tmp_path, [new.port])
-            proxy.reload()
-            assert client.get("/").body == b"new"
-            assert get(proxy.where, "/").body == b"new"
-            names = {key for key in proxy.metrics() if key.startswith("proxy_upstream_requests_t")}
-            assert names == {f'proxy_upstream_requests_total{{upstream="127.0.0.1:{new.port}"}}'}
-            rewrite(tmp_path, [new.port, old.port])
-            proxy.reload()
-            assert {client.get("/").body for _ in range(2)} == {b"old", b"new"}
+    with (
+        ScriptedUpstream(named(b"old")) as old,
+        ScriptedUpstream(named(b"new")) as new,
+        running_proxy(tmp_path, [old.port]) as proxy,
+        RawClient(proxy.where) as client,
+    ):
+        assert client.get("/").body == b"old"
+        rewrite(tmp_path, [new.port])
+        proxy.reload()
+        assert client.get("/").body == b"new"
+        assert get(proxy.where, "/").body == b"new"
+        names = {key for key in proxy.metrics() if key.startswith("proxy_upstream_requests_t")}
+        assert names == {f'proxy_upstream_requests_total{{upstream="127.0.0.1:{new.port}"}}'}
+        rewrite(tmp_path, [new.port, old.port])
+        proxy.reload()
+        assert {client.get("/").body for _ in range(2)} == {b"old", b"new"}
 
 
 def test_exchange_under_way_keeps_its_upstream(tmp_path: Path) -> None:
@@ -63,16 +67,20 @@ def test_exchange_under_way_keeps_its_upstream(tmp_path: Path) -> None:
         connection.answer(b"late")
 
     arrived, go_on = threading.Event(), threading.Event()
-    with ScriptedUpstream(handler) as old, ScriptedUpstream(named(b"new")) as new:
-        with running_proxy(tmp_path, [old.port]) as proxy, RawClient(proxy.where) as client:
-            client.send(request("GET", "/"))
-            assert arrived.wait(DEADLINE)
-            rewrite(tmp_path, [new.port])
-            proxy.reload()
-            proxy.err.wait_for(f"upstream 127.0.0.1:{old.port} removed, 1 exchange")
-            go_on.set()
-            assert client.read_response().body == b"late"
-            assert client.get("/").body == b"new"
+    with (
+        ScriptedUpstream(handler) as old,
+        ScriptedUpstream(named(b"new")) as new,
+        running_proxy(tmp_path, [old.port]) as proxy,
+        RawClient(proxy.where) as client,
+    ):
+        client.send(request("GET", "/"))
+        assert arrived.wait(DEADLINE)
+        rewrite(tmp_path, [new.port])
+        proxy.reload()
+        proxy.err.wait_for(f"upstream 127.0.0.1:{old.port} removed, 1 exchange")
+        go_on.set()
+        assert client.read_response().body == b"late"
+        assert client.get("/").body == b"new"
 
 
 def test_removed_upstream_has_the_drains_time(tmp_path: Path) -> None:
@@ -85,15 +93,18 @@ def test_removed_upstream_has_the_drains_time(tmp_path: Path) -> None:
 
     arrived = threading.Event()
     timeouts = {"drain_ms": 100}
-    with ScriptedUpstream(handler) as old, ScriptedUpstream(named(b"new")) as new:
-        with running_proxy(tmp_path, [old.port], timeouts=timeouts) as proxy:
-            with RawClient(proxy.where) as client:
-                client.send(request("GET", "/"))
-                assert arrived.wait(DEADLINE)
-                rewrite(tmp_path, [new.port], timeouts=timeouts)
-                proxy.reload()
-                assert client.read_response().status == 503
-                assert client.get("/").body == b"new"
+    with (
+        ScriptedUpstream(handler) as old,
+        ScriptedUpstream(named(b"new")) as new,
+        running_proxy(tmp_path, [old.port], timeouts=timeouts) as proxy,
+        RawClient(proxy.where) as client,
+    ):
+        client.send(request("GET", "/"))
+        assert arrived.wait(DEADLINE)
+        rewrite(tmp_path, [new.port], timeouts=timeouts)
+        proxy.reload()
+        assert client.read_response().status == 503
+        assert client.get("/").body == b"new"
 
 
 def test_log_level_and_format_change(tmp_path: Path, echo_port: int) -> None:
@@ -238,9 +249,7 @@ def reload_under_traffic(tmp_path: Path, ports: tuple[int, int], reloads: int) -
                 rewrite(tmp_path, upstreams, listen=listen, logging=style)
                 proxy.reload()
                 wait_until(
-                    lambda asked=asked: (
-                        fresh.asked > asked[0] + 5 and kept.asked > asked[1] + 5
-                    ),
+                    lambda asked=asked: fresh.asked > asked[0] + 5 and kept.asked > asked[1] + 5,
                     "traffic goes on",
                 )
         assert fresh.failures == []

@@ -110,16 +110,19 @@ def _open_stream_and_tunnel(stream: RawClient, tunnel: RawClient) -> list[Reader
 def test_endless_stream_and_tunnel_are_cut(tmp_path: Path) -> None:
     """`drain_ms` bounds the stop, whatever is still open; each gets its access line."""
     timeouts = {"drain_ms": 300}
-    with ScriptedUpstream(endless) as upstream:
-        with running_proxy(tmp_path, [upstream.port], timeouts=timeouts) as proxy:
-            with RawClient(proxy.where) as stream, RawClient(proxy.where) as tunnel:
-                readers = _open_stream_and_tunnel(stream, tunnel)
-                started = time.monotonic()
-                proxy.signal(signal.SIGTERM)
-                assert proxy.wait_for_end() == 0
-                took = time.monotonic() - started
-                for reader in readers:
-                    reader.join()
+    with (
+        ScriptedUpstream(endless) as upstream,
+        running_proxy(tmp_path, [upstream.port], timeouts=timeouts) as proxy,
+        RawClient(proxy.where) as stream,
+        RawClient(proxy.where) as tunnel,
+    ):
+        readers = _open_stream_and_tunnel(stream, tunnel)
+        started = time.monotonic()
+        proxy.signal(signal.SIGTERM)
+        assert proxy.wait_for_end() == 0
+        took = time.monotonic() - started
+        for reader in readers:
+            reader.join()
     assert 0.3 <= took < AT_ONCE
     proxy.err.wait_for("drain_ms is over: cutting 2 connections")
     assert len(proxy.err.matching(r"- trio_proxy.access - .*error=shutting_down")) == 2
@@ -128,18 +131,21 @@ def test_endless_stream_and_tunnel_are_cut(tmp_path: Path) -> None:
 def test_second_signal_stops_at_once(tmp_path: Path) -> None:
     """A drain of half a minute is cut short by another SIGTERM."""
     timeouts = {"drain_ms": 30_000}
-    with ScriptedUpstream(endless) as upstream:
-        with running_proxy(tmp_path, [upstream.port], timeouts=timeouts) as proxy:
-            with RawClient(proxy.where) as stream, RawClient(proxy.where) as tunnel:
-                readers = _open_stream_and_tunnel(stream, tunnel)
-                proxy.signal(signal.SIGTERM)
-                proxy.err.wait_for("SIGTERM: draining")
-                started = time.monotonic()
-                proxy.signal(signal.SIGTERM)
-                assert proxy.wait_for_end() == 0
-                assert time.monotonic() - started < AT_ONCE
-                for reader in readers:
-                    reader.join()
+    with (
+        ScriptedUpstream(endless) as upstream,
+        running_proxy(tmp_path, [upstream.port], timeouts=timeouts) as proxy,
+        RawClient(proxy.where) as stream,
+        RawClient(proxy.where) as tunnel,
+    ):
+        readers = _open_stream_and_tunnel(stream, tunnel)
+        proxy.signal(signal.SIGTERM)
+        proxy.err.wait_for("SIGTERM: draining")
+        started = time.monotonic()
+        proxy.signal(signal.SIGTERM)
+        assert proxy.wait_for_end() == 0
+        assert time.monotonic() - started < AT_ONCE
+        for reader in readers:
+            reader.join()
     assert len(proxy.err.matching(r"- trio_proxy.access - .* (200|101) ")) == 2
 
 
@@ -162,14 +168,14 @@ def test_sigterm_right_after_start(tmp_path: Path, echo_port: int) -> None:
     """As soon as it listens, a SIGTERM is a graceful stop."""
     path = tmp_path / "proxy.toml"
     path.write_text(config_text([echo_port]))
-    for _ in range(5):
+    for _ in range(3):
         with ProxyProcess("run", path, cwd=tmp_path) as proxy:
             proxy.err.wait_for("listening on")
             proxy.signal(signal.SIGTERM)
             assert proxy.wait_for_end() == 0
 
 
-@pytest.mark.parametrize("after", [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.2, 0.3])
 def test_sigterm_while_it_starts(tmp_path: Path, after: float) -> None:
     """Earlier it may end by the signal itself, but never with a traceback or an error."""
     path = tmp_path / "proxy.toml"
@@ -183,12 +189,14 @@ def test_sigterm_while_it_starts(tmp_path: Path, after: float) -> None:
 def test_unread_answer_does_not_hold_up_the_stop(tmp_path: Path) -> None:
     """A client that does not take its answer is cut when the drain's time is up."""
     timeouts = {"drain_ms": 300}
-    with ScriptedUpstream(endless) as upstream:
-        with running_proxy(tmp_path, [upstream.port], timeouts=timeouts) as proxy:
-            with RawClient(proxy.where) as client:
-                client.send(request("GET", "/stream"))
-                client.read_until(b"xxx")
-                started = time.monotonic()
-                proxy.signal(signal.SIGTERM)
-                assert proxy.wait_for_end() == 0
-                assert time.monotonic() - started < AT_ONCE
+    with (
+        ScriptedUpstream(endless) as upstream,
+        running_proxy(tmp_path, [upstream.port], timeouts=timeouts) as proxy,
+        RawClient(proxy.where) as client,
+    ):
+        client.send(request("GET", "/stream"))
+        client.read_until(b"xxx")
+        started = time.monotonic()
+        proxy.signal(signal.SIGTERM)
+        assert proxy.wait_for_end() == 0
+        assert time.monotonic() - started < AT_ONCE

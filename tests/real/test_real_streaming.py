@@ -45,13 +45,16 @@ def test_each_piece_arrives_before_the_next_is_sent(tmp_path: Path, framing: str
             connection.send(b"0\r\n\r\n")
 
     arrived = threading.Semaphore(0)
-    with ScriptedUpstream(handler) as upstream, running_proxy(tmp_path, [upstream.port]) as proxy:
-        with RawClient(proxy.where) as client:
-            client.send(request("GET", "/"))
-            client.read_head()
-            for number in range(5):
-                client.read_until(b"tick%d" % number)
-                arrived.release()
+    with (
+        ScriptedUpstream(handler) as upstream,
+        running_proxy(tmp_path, [upstream.port]) as proxy,
+        RawClient(proxy.where) as client,
+    ):
+        client.send(request("GET", "/"))
+        client.read_head()
+        for number in range(5):
+            client.read_until(b"tick%d" % number)
+            arrived.release()
 
 
 def test_events_reach_curl_one_by_one(echo_port: int, tmp_path: Path, curl: Curl) -> None:
@@ -81,15 +84,18 @@ def test_body_is_sent_on_before_it_is_complete(tmp_path: Path) -> None:
         connection.read_until(b"\r\n0\r\n\r\n")
         connection.send(b"0\r\n\r\n")
 
-    with ScriptedUpstream(handler) as upstream, running_proxy(tmp_path, [upstream.port]) as proxy:
-        with RawClient(proxy.where) as client:
-            client.send(request("POST", "/", "Transfer-Encoding: chunked"))
-            client.read_head()
-            for number in range(5):
-                client.send(b"6\r\npiece%d\r\n" % number)
-                client.read_until(b"got")
-            client.send(b"0\r\n\r\n")
-            client.read_until(b"0\r\n\r\n")
+    with (
+        ScriptedUpstream(handler) as upstream,
+        running_proxy(tmp_path, [upstream.port]) as proxy,
+        RawClient(proxy.where) as client,
+    ):
+        client.send(request("POST", "/", "Transfer-Encoding: chunked"))
+        client.read_head()
+        for number in range(5):
+            client.send(b"6\r\npiece%d\r\n" % number)
+            client.read_until(b"got")
+        client.send(b"0\r\n\r\n")
+        client.read_until(b"0\r\n\r\n")
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -249,22 +255,25 @@ def test_client_that_leaves_the_queue(tmp_path: Path) -> None:
     seen: list[str] = []
     go_on = threading.Event()
     limits = {"max_conns_per_upstream": 1}
-    with ScriptedUpstream(handler) as upstream:
-        with running_proxy(tmp_path, [upstream.port], limits=limits) as proxy:
-            with RawClient(proxy.where) as first, RawClient(proxy.where) as last:
-                first.send(request("GET", "/first"))
-                wait_until(lambda: seen, "the first request arrives")
-                with RawClient(proxy.where) as leaver:
-                    leaver.send(request("GET", "/leaver"))
-                    _wait_for_queue(proxy.metrics, 1)
-                    outlive_half_close_grace()
-                    leaver.sock.shutdown(socket.SHUT_RDWR)
-                _wait_for_queue(proxy.metrics, 0)
-                last.send(request("GET", "/last"))
-                _wait_for_queue(proxy.metrics, 1)
-                go_on.set()
-                assert first.read_response().status == 200
-                assert last.read_response().status == 200
+    with (
+        ScriptedUpstream(handler) as upstream,
+        running_proxy(tmp_path, [upstream.port], limits=limits) as proxy,
+        RawClient(proxy.where) as first,
+        RawClient(proxy.where) as last,
+    ):
+        first.send(request("GET", "/first"))
+        wait_until(lambda: seen, "the first request arrives")
+        with RawClient(proxy.where) as leaver:
+            leaver.send(request("GET", "/leaver"))
+            _wait_for_queue(proxy.metrics, 1)
+            outlive_half_close_grace()
+            leaver.sock.shutdown(socket.SHUT_RDWR)
+        _wait_for_queue(proxy.metrics, 0)
+        last.send(request("GET", "/last"))
+        _wait_for_queue(proxy.metrics, 1)
+        go_on.set()
+        assert first.read_response().status == 200
+        assert last.read_response().status == 200
     assert seen == ["/first", "/last"]
 
 

@@ -31,10 +31,13 @@ def test_one_connection_serves_many_requests(tmp_path: Path) -> None:
 
 def test_upstreams_take_turns(tmp_path: Path) -> None:
     """Two upstreams get the requests in turn."""
-    with ScriptedUpstream(_named(b"one")) as one, ScriptedUpstream(_named(b"two")) as two:
-        with running_proxy(tmp_path, [one.port, two.port]) as proxy:
-            with RawClient(proxy.where) as client:
-                bodies = [client.get("/").body for _ in range(6)]
+    with (
+        ScriptedUpstream(_named(b"one")) as one,
+        ScriptedUpstream(_named(b"two")) as two,
+        running_proxy(tmp_path, [one.port, two.port]) as proxy,
+        RawClient(proxy.where) as client,
+    ):
+        bodies = [client.get("/").body for _ in range(6)]
     assert bodies == [b"one", b"two"] * 3
 
 
@@ -73,7 +76,10 @@ class Spiteful:
 
 def race(tmp_path: Path, count: int) -> None:
     """So many GETs, each of which may meet a connection that is just being closed."""
-    with ScriptedUpstream(Spiteful()) as upstream, running_proxy(tmp_path, [upstream.port]) as proxy:
+    with (
+        ScriptedUpstream(Spiteful()) as upstream,
+        running_proxy(tmp_path, [upstream.port]) as proxy,
+    ):
         with RawClient(proxy.where) as client:
             statuses = [client.get(f"/{number}").status for number in range(count)]
         assert statuses == [200] * count
@@ -103,11 +109,14 @@ def test_post_on_a_stale_connection_is_not_sent_twice(tmp_path: Path) -> None:
             connection.answer()
 
     posts: list[str] = []
-    with ScriptedUpstream(handler) as upstream, running_proxy(tmp_path, [upstream.port]) as proxy:
-        with RawClient(proxy.where) as client:
-            for expected in (200, 502, 200):
-                client.send(request("POST", f"/{len(posts)}", body=b"once"))
-                assert client.read_response().status == expected
+    with (
+        ScriptedUpstream(handler) as upstream,
+        running_proxy(tmp_path, [upstream.port]) as proxy,
+        RawClient(proxy.where) as client,
+    ):
+        for expected in (200, 502, 200):
+            client.send(request("POST", f"/{len(posts)}", body=b"once"))
+            assert client.read_response().status == expected
     assert posts == ["/0", "/1", "/2"]
 
 
@@ -122,9 +131,12 @@ def test_bytes_after_a_response_poison_nothing(tmp_path: Path) -> None:
     def _ok(body: bytes) -> bytes:
         return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
-    with ScriptedUpstream(handler) as upstream, running_proxy(tmp_path, [upstream.port]) as proxy:
-        with RawClient(proxy.where) as client:
-            bodies = [client.get("/").body for _ in range(20)]
+    with (
+        ScriptedUpstream(handler) as upstream,
+        running_proxy(tmp_path, [upstream.port]) as proxy,
+        RawClient(proxy.where) as client,
+    ):
+        bodies = [client.get("/").body for _ in range(20)]
     assert bodies == [b"right\n"] * 20
 
 

@@ -84,13 +84,16 @@ def test_tunnel_passes_on_early_bytes_and_half_closes(tmp_path: Path) -> None:
         heard = connection.read_to_end()
         connection.send(b"heard " + heard)
 
-    with ScriptedUpstream(handler) as upstream, running_proxy(tmp_path, [upstream.port]) as proxy:
-        with RawClient(proxy.where) as client:
-            client.send(request("GET", "/", *UPGRADE) + b"at once, ")
-            assert client.read_response().status == 101
-            client.send(b"then more")
-            client.half_close()
-            assert client.read_to_end() == b"early heard at once, then more"
+    with (
+        ScriptedUpstream(handler) as upstream,
+        running_proxy(tmp_path, [upstream.port]) as proxy,
+        RawClient(proxy.where) as client,
+    ):
+        client.send(request("GET", "/", *UPGRADE) + b"at once, ")
+        assert client.read_response().status == 101
+        client.send(b"then more")
+        client.half_close()
+        assert client.read_to_end() == b"early heard at once, then more"
 
 
 def test_idle_tunnel_is_ended(tmp_path: Path) -> None:
@@ -98,19 +101,19 @@ def test_idle_tunnel_is_ended(tmp_path: Path) -> None:
 
     def handler(connection: UpstreamConnection) -> None:
         connection.read_request()
-        connection.send(
-            b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: chat/1\r\n\r\n"
-        )
+        connection.send(b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: chat/1\r\n\r\n")
         connection.wait_for_end()
 
     timeouts = {"tunnel_idle_ms": 200}
-    with ScriptedUpstream(handler) as upstream:
-        with running_proxy(tmp_path, [upstream.port], timeouts=timeouts) as proxy:
-            with RawClient(proxy.where) as client:
-                client.send(request("GET", "/", *UPGRADE))
-                assert client.read_response().status == 101
-                client.wait_for_end()
-            proxy.wait_until_quiet()
+    with (
+        ScriptedUpstream(handler) as upstream,
+        running_proxy(tmp_path, [upstream.port], timeouts=timeouts) as proxy,
+    ):
+        with RawClient(proxy.where) as client:
+            client.send(request("GET", "/", *UPGRADE))
+            assert client.read_response().status == 101
+            client.wait_for_end()
+        proxy.wait_until_quiet()
 
 
 def test_h2c_is_not_forwarded(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Upstreams on bare sockets that do exactly what a test tells them to, each connection in a thread."""
+"""Upstreams on bare sockets that do what a test tells them to, each connection in a thread."""
 
 from __future__ import annotations
 

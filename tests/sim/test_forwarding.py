@@ -93,6 +93,19 @@ async def test_exactly_one_framing_field_leaves(
         assert request.body == b"hi"
 
 
+async def test_odd_values_pass_unchanged() -> None:
+    """Empty ones, bytes above ASCII, tabs and quotes, both ways."""
+    fields = b'A:\r\nB: \xe4\xff\r\nC: a\tb  c\r\nD: "\\"",;=\r\n'
+    expected = [(b"A", b""), (b"B", b"\xe4\xff"), (b"C", b"a\tb  c"), (b"D", b'"\\"",;=')]
+    async with world() as w:
+        client = await w.client()
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n")
+        upstream = await w.upstreams[0].accept()
+        assert (await upstream.read_request()).fields[1:5] == expected
+        await upstream.respond(fields=fields)
+        assert (await client.read_response()).fields[:4] == expected
+
+
 # Host
 
 

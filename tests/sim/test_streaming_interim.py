@@ -106,6 +106,19 @@ async def test_interim_responses_in_one_piece_with_the_final_one() -> None:
         assert (await client.read_response()).body == b"ok"
 
 
+async def test_an_interim_response_has_no_framing() -> None:
+    """Whatever its head says; what follows is the final response."""
+    async with world() as w:
+        client = await w.client()
+        await client.send(GET)
+        upstream = await w.upstreams[0].accept()
+        await upstream.read_request()
+        await upstream.send(b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\nA: b\r\n\r\n")
+        assert (await client.read_head()).raw == b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n"
+        await upstream.respond()
+        assert (await client.read_response()).body == b"ok"
+
+
 async def test_an_http10_client_gets_no_interim_response() -> None:
     """RFC 9110 §15.2."""
     async with world() as w:

@@ -217,18 +217,16 @@ async def test_an_http10_client_cannot_upgrade() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_head", "answer", "reason"),
+    ("request_head", "answer"),
     [
-        (GET, SWITCHING, Reason.RESPONSE_MALFORMED),
-        (UPGRADE, SWITCHING.replace(b": websocket", b": mqtt"), Reason.UPGRADE_FAILED),
-        (UPGRADE, SWITCHING.replace(b": websocket", b": websocket, h2c"), Reason.UPGRADE_FAILED),
-        (UPGRADE, SWITCHING.replace(b"Upgrade: websocket\r\n", b""), Reason.UPGRADE_FAILED),
+        (GET, SWITCHING),
+        (UPGRADE, SWITCHING.replace(b": websocket", b": mqtt")),
+        (UPGRADE, SWITCHING.replace(b": websocket", b": websocket, h2c")),
+        (UPGRADE, SWITCHING.replace(b"Upgrade: websocket\r\n", b"")),
     ],
     ids=["not asked for", "another protocol", "one too many", "no protocol"],
 )
-async def test_a_101_that_was_not_asked_for_is_a_502(
-    request_head: bytes, answer: bytes, reason: Reason
-) -> None:
+async def test_a_101_that_was_not_asked_for_is_a_502(request_head: bytes, answer: bytes) -> None:
     """And what the upstream sent behind it reaches nobody."""
     async with world() as w:
         client = await w.client()
@@ -244,7 +242,7 @@ async def test_a_101_that_was_not_asked_for_is_a_502(
         assert (await client.read_response()).body == b"good"
     error = w.exchanges[0].error
     assert error is not None
-    assert error.reason is reason
+    assert error.reason is Reason.UPGRADE_FAILED
 
 
 async def test_one_of_several_protocols_can_be_chosen() -> None:

@@ -75,6 +75,7 @@ async def test_a_malformed_response_is_a_502(answer: bytes) -> None:
     assert error is not None
     assert error.reason is Reason.RESPONSE_MALFORMED
     assert w.exchanges[0].tries[0].failure is error
+    assert w.exchanges[0].tries[0].outcome == "response_malformed"
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 20", OK, OK + b"A: b\r\n"])
@@ -110,6 +111,7 @@ async def exchange(w: World, client: Speaker, answer: bytes, method: bytes = b"G
         (b"GET", OK + b"Content-Length: 2\r\n\r\nok", b"ok"),
         (b"GET", OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok"),
         (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\n", b""),
         (b"GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n", b""),
         (b"HEAD", OK + b"Content-Length: 4\r\n\r\n", b""),
     ],

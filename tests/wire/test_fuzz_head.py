@@ -9,7 +9,7 @@ import httptools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llhttp_oracle import METHODS, Parsed, parse_requests, parse_responses
+from llhttp_oracle import METHODS, parse_requests, parse_responses
 from wire_conversation import LIMITS, Heard, asked, head, hear_requests, hear_response, split
 from wire_strategies import (
     ANY_REQUESTS,
@@ -22,7 +22,7 @@ from wire_strategies import (
 )
 
 from trio_proxy.errors import ProtocolError
-from trio_proxy.messages import Framing, Request
+from trio_proxy.messages import Field, Framing, Request, first_value
 from trio_proxy.wire.h1 import ServerWire
 from trio_proxy.wire.requests import HeadLimits
 
@@ -99,7 +99,7 @@ def test_a_chunked_body_that_is_accepted_is_what_llhttp_reads(data: bytes, cuts:
     (parsed,) = parse_requests(consumed)
     assert parsed.complete
     assert parsed.body == message.body
-    assert parsed.trailers == list(message.trailers)
+    assert _trimmed(parsed.trailers) == list(message.trailers)
 
 
 def _consumed(data: bytes) -> bytes:
@@ -129,10 +129,12 @@ def test_a_request_head_that_is_accepted_is_what_llhttp_reads(data: bytes) -> No
     raw = data[: len(data) - len(wire.leftover)]
     (parsed,) = parse_requests(raw)
     assert parsed.has_head
-    assert parsed.complete is request.body.is_empty
+    if first_value(request.fields, b"upgrade") is None:
+        # httptools takes what follows a request for an upgrade for another protocol, never a body.
+        assert parsed.complete is request.body.is_empty
     assert (parsed.start, parsed.version) == (request.method, request.version)
     assert parsed.target == request.target or parsed.target.startswith((b"http:", b"https:"))
-    assert _trimmed(parsed) == list(request.fields)
+    assert _trimmed(parsed.fields) == list(request.fields)
 
 
 @settings(max_examples=300, deadline=None)
@@ -150,14 +152,14 @@ def test_a_response_head_that_is_accepted_is_what_llhttp_reads(data: bytes) -> N
     (parsed,) = parse_responses(data[: len(data) - len(wire.leftover)])
     assert parsed.has_head
     assert parsed.start == response.status
-    assert _trimmed(parsed) == list(response.fields)
+    assert _trimmed(parsed.fields) == list(response.fields)
     if response.body.framing is not Framing.CLOSE:
         assert parsed.complete is response.body.is_empty
 
 
-def _trimmed(parsed: Parsed) -> list[tuple[bytes, bytes]]:
+def _trimmed(fields: list[Field]) -> list[Field]:
     """llhttp leaves white space behind a value on it."""
-    return [(name, value.rstrip(b" \t")) for name, value in parsed.fields]
+    return [(name, value.rstrip(b" \t")) for name, value in fields]
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,6 @@ class Connection:
                 watchdog.arm("head")
                 armed = True
             self._wire.feed(await self._receive_head_bytes(exchange))
-        exchange.bytes_received -= len(self._wire.leftover) if self._wire.body_complete else 0
         exchange.method = request.method.decode("ascii")
         exchange.target = request.target.decode("ascii")
         exchange.version = request.version.decode("ascii")
@@ -303,6 +302,8 @@ class Connection:
 
     def _end(self, exchange: Exchange) -> None:
         """The last phase: always reached, also when everything is being torn down."""
+        if self._request is not None:
+            exchange.bytes_received -= len(self._wire.leftover)  # of the next request
         complete = self._sink is not None and (self._sink.ended or self._sink.switched)
         if exchange.error is None and not complete:
             exchange.error = ProxyError(Source.PROXY, exchange.phase, Reason.SHUTTING_DOWN)

@@ -116,7 +116,9 @@ class H1Sink:
         await self._send(self._wire.encode_interim(head))
         self.watchdog.deadlines.stop_total()
         self.watchdog.scope.deadline = math.inf
-        return self._stream, self._wire.take_leftover()
+        leftover = self._wire.take_leftover()
+        self._exchange.bytes_received -= len(leftover)  # the tunnel counts what it carries
+        return self._stream, leftover
 
     def hold_until(self, done: trio.Event) -> None:
         self.holds.append(done)

@@ -61,6 +61,7 @@ class UpstreamExchange:
         #: What was sent of the body with the head, kept while it may have to be sent again.
         self._first_piece = b""
         self._nothing_taken = False
+        self._request_ended = False
         self._tried_at = 0.0
         self._record: Try
 
@@ -136,12 +137,13 @@ class UpstreamExchange:
             data = b"".join((data, *wire.encode_data(self._first_piece)))
         if body.complete:
             data += self._encode_request_end()
+            self._request_ended = True
         try:
             sent = stream.send_nowait(data)
         except OSError:
             self._nothing_taken = True
             return  # an answer may have come before the reset: reading will tell
-        if sent < len(data) or not body.complete:
+        if sent < len(data) or not self._request_ended:
             self._start_upload(stream, data[sent:])
 
     def _start_upload(self, stream: Stream, unsent: bytes) -> None:
@@ -156,7 +158,7 @@ class UpstreamExchange:
             on_change=self._on_upload_change,
         )
         self._sink.hold_until(self._upload.done)
-        self._sink.nursery.start_soon(self._upload.run, unsent)
+        self._sink.nursery.start_soon(self._upload.run, unsent, self._request_ended)
 
     def _encode_request_end(self) -> bytes:
         trailers = trailer_fields(

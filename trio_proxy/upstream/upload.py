@@ -51,11 +51,14 @@ class Upload:
         #: A response head has come: a stall must not hide it.
         self.answered = False
 
-    async def run(self, unsent: bytes) -> None:
-        """Send ``unsent`` and then the rest of the body."""
+    async def run(self, unsent: bytes, ended: bool) -> None:
+        """Send ``unsent``, and then the rest of the body unless it ``ended`` with that."""
         try:
             with self._watchdog.scope:
-                await self._relay(unsent)
+                await send_all(self._stream, unsent, self._watchdog, "write")
+                if not ended:
+                    await self._relay()
+                self.complete = True
             if self._watchdog.scope.cancelled_caught and not self._stopped:
                 self._out_of_time()
         except ProxyError as exc:
@@ -66,8 +69,7 @@ class Upload:
             self.done.set()
             self._on_change()
 
-    async def _relay(self, unsent: bytes) -> None:
-        await send_all(self._stream, unsent, self._watchdog, "write")
+    async def _relay(self) -> None:
         body = self._body
         while not body.complete:
             piece = await body.receive(self._watchdog, self._wait)
@@ -81,7 +83,6 @@ class Upload:
             else:
                 await send_all(self._stream, b"".join(parts), self._watchdog, "write")
         await send_all(self._stream, self._encode_end(), self._watchdog, "write")
-        self.complete = True
 
     def _out_of_time(self) -> None:
         """Have the exchange fail, unless the upstream stalls after it has begun to answer."""
