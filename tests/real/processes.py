@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -37,7 +37,7 @@ Curl = Callable[..., subprocess.CompletedProcess[bytes]]
 OWN_VARIABLES = ("UPSTREAM_HOSTS", "CONFIG_PATH", "LOG_LEVEL", "PROXY_LISTEN", "METRICS_LISTEN")
 
 
-def lacking(what: str) -> None:
+def lacking(what: str) -> NoReturn:
     """Skip the test for want of a tool, or fail it where the tool was promised."""
     if IN_CI:
         pytest.fail(f"{what}, although TRIO_PROXY_CI is set")

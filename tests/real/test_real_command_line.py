@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from processes import Curl, ProxyProcess, config_text, http_get, wait_until
+from processes import Curl, ProxyProcess, config_text, http_get, parse_metrics, wait_until
 from rawhttp import get
 
 EPHEMERAL = {"PROXY_LISTEN_PORT": "0"}
@@ -69,18 +69,24 @@ def test_run_from_the_environment_alone(tmp_path: Path, echo_port: int) -> None:
 
 def test_flags_win_over_the_file(tmp_path: Path, echo_port: int) -> None:
     """`--listen` replaces the listeners, `--log-level` the level, also after a reload."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text([echo_port], listen=["127.0.0.1:1"], metrics=False))
+    path, unix = tmp_path / "proxy.toml", tmp_path / "metrics.sock"
+    text = config_text([echo_port], listen=["127.0.0.1:1"], metrics=False)
+    path.write_text(f'metrics_listen = "unix:{unix}"\n{text}')
     flags = ("--listen", "127.0.0.1:0", "--log-level", "warning")
+
+    def reloaded() -> bool:
+        values = parse_metrics(get(str(unix), "/metrics").body.decode())
+        return values['proxy_config_reloads_total{result="success"}'] == 1
+
     with ProxyProcess("run", path, *flags, cwd=tmp_path) as proxy:
         # At this level nothing says which port it was.
         port = _port_of(proxy)
         assert get(("127.0.0.1", port), "/status/204").status == 204
         proxy.signal(signal.SIGHUP)
-        proxy.err.wait_for('"GET /status/204 HTTP/1.1" 204 ')
-        assert get(("127.0.0.1", port), "/status/204").status == 204
-    assert "INFO - listening" not in proxy.err.text()
-    assert "started" not in proxy.err.text()
+        wait_until(reloaded, "the reload")
+        assert get(("127.0.0.1", port), "/after").status == 200
+        proxy.err.wait_for('"GET /after HTTP/1.1" 200 ')
+    assert not proxy.err.matching(r"trio_proxy\.server - INFO")
 
 
 def _port_of(proxy: ProxyProcess) -> int:

@@ -61,8 +61,12 @@ class H1Sink:
         await self._send(data)
 
     def start(self, head: ResponseHead) -> None:
+        # An upstream that refuses a request before it has read it all is not going to, and neither
+        # are we: the client may stop sending.
+        refused_early = head.status >= 400 and not self.body.complete
         self.keep_alive = (
             self._request.keep_alive
+            and not refused_early
             and not self._service.draining
             and self._wire.can_keep_alive(head)
         )

@@ -106,18 +106,25 @@ class UpstreamExchange:
         except ProxyError as exc:
             if not (reused and exc.retryable and self._can_replay()):
                 raise
-        self._record.outcome = STALE
-        self._end_try()
+        await self._give_up_stale_try()
         self._start_try()
-        self._lease.start_afresh()
         stream = await self._lease.stream()
         await self._send(stream)
         return await self._await_head(stream)
 
+    async def _give_up_stale_try(self) -> None:
+        self._record.outcome = STALE
+        self._end_try()
+        self._lease.start_afresh()
+        if self._upload is not None:
+            self._upload.stop()
+            await self._upload.done.wait()
+            self._upload = None
+
     def _can_replay(self) -> bool:
         """Whether the request can be sent again: nothing of it was taken, or that does no harm."""
         harmless = self._nothing_taken or self._request.method in IDEMPOTENT_METHODS
-        return harmless and self._upload is None
+        return harmless and (self._upload is None or self._request_ended)
 
     async def _send(self, stream: Stream) -> None:
         """Send the head and what is there of the body in one go; an `Upload` sends the rest."""
