@@ -374,3 +374,10 @@ def test_expect_and_upgrade_are_written_anew_if_they_were_understood() -> None:
         (b"Connection", b"upgrade"),
         (b"Upgrade", b"websocket"),
     ]
+
+
+def test_other_forwarded_fields_are_a_trusted_peers_alone() -> None:
+    """X-Forwarded-Port and its kind pass from a trusted proxy and are dropped from anybody else."""
+    fields = [(b"X-Forwarded-Port", b"8443"), (b"X_Forwarded_Prefix", b"/app")]
+    assert [field for field in sent(*fields, peer=PROXY) if field in fields] == fields
+    assert [field for field in sent(*fields, peer=CLIENT) if field in fields] == []

@@ -40,8 +40,18 @@ HOP_BY_HOP = frozenset(
 )
 
 #: Written anew by the proxy: framing is decided here, Host comes first.
-_REWRITTEN = frozenset((b"content-length", b"host", b"expect", b"x-trace-id"))
-_FORWARDING = frozenset((b"x-real-ip", b"forwarded"))
+_REWRITTEN = frozenset(
+    (
+        b"content-length",
+        b"host",
+        b"expect",
+        b"x-trace-id",
+        b"x-real-ip",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+    )
+)
 _NEVER_IN_TRAILERS = HOP_BY_HOP | frozenset(
     (
         b"content-length",
@@ -177,9 +187,9 @@ def upstream_fields(
         name = field[0].lower().replace(b"_", b"-")
         if name in HOP_BY_HOP or name in _REWRITTEN or name in dropped:
             continue
-        if name == rules.deadline_header or name.startswith(b"x-forwarded-"):
-            continue
-        if name in _FORWARDING and not (name == b"forwarded" and origin.trusted):
+        if name == rules.deadline_header or (
+            not origin.trusted and (name.startswith(b"x-forwarded-") or name == b"forwarded")
+        ):
             continue
         fields.append(field)
     fields += (
@@ -277,5 +287,6 @@ def trailer_fields(trailers: Fields, head: Fields, deadline_header: bytes = b"")
         and name not in dropped
         and name != deadline_header
         and not name.startswith(b"x-forwarded-")
-        and name not in _FORWARDING
+        and name not in _REWRITTEN
+        and name != b"forwarded"
     ]

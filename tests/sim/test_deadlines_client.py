@@ -96,7 +96,9 @@ async def test_a_chunked_body_that_stalls() -> None:
     """A half chunk is no body: 408, and no last chunk goes to the upstream."""
     async with world(timeouts=only(body_ms=700)) as w:
         client = await w.client()
-        await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")
+        await client.send(
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"
+        )
         upstream = await w.upstreams[0].accept()
         await upstream.read_head()
         assert (await client.read_response()).status == 408

@@ -10,7 +10,9 @@ from world import Speaker, world
 from trio_proxy.errors import Reason
 from trio_proxy.settings import Limits
 
-CHUNKED_POST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+CHUNKED_POST = (
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+)
 
 
 async def send_and_half_close(client: Speaker, request: bytes) -> None:

@@ -157,7 +157,9 @@ async def test_errors_stay_where_they_are() -> None:
         good = await w.client()
         for number in range(30):
             bad = await w.client()
-            await bad.send((b"\0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n")[number % 3])
+            await bad.send(
+                (b"\0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n")[number % 3]
+            )
             if number % 2:
                 bad.abort()
             assert (await good.ask(GET)).body == b"ok"

@@ -243,7 +243,9 @@ class Upstreams:
             return True
         data = one.response(number)
         if one.fault in ("cut", "cut_reset"):
-            peer.stream.cut_after(one.cut_at % len(data), reset=one.fault == "cut_reset")
+            # An orderly end is the proper end of a body that ends with the connection.
+            reset = one.fault == "cut_reset" or one.answer == "close"
+            peer.stream.cut_after(one.cut_at % len(data), reset=reset)
         if one.fault == "trailing" and self.plan.upstream_line.is_clean and len(data) < 60_000:
             # All in one go, or else the proxy has no way to tell it from the next answer.
             await peer.send(data + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
@@ -385,7 +387,7 @@ async def intervene(w: World, plan: Plan) -> None:
             await w.proxy.drain()
             assert now_ms() - before <= BUDGETS.drain_ms + 1000
             return
-        else:
+        elif not w.proxy.service.draining:
             names = (UPSTREAMS, UPSTREAMS[:1], UPSTREAMS[1:], UPSTREAMS[::-1])[which]
             bounds = limits(plan, max_conns)
             await w.reload(settings_for(names, timeouts=BUDGETS, limits=bounds))
@@ -499,7 +501,9 @@ lines = st.sampled_from(
 
 def bounded(plan: Plan) -> Plan:
     """Without large bodies on a link that moves a few bytes at a time: they only cost time."""
-    narrow = any(line.fragment or line.buffer < 4096 for line in (plan.client_line, plan.upstream_line))
+    narrow = any(
+        line.fragment or line.buffer < 4096 for line in (plan.client_line, plan.upstream_line)
+    )
 
     def smaller(one: Exchange) -> Exchange:
         return evolve(one, size=min(one.size, 5000), answer_size=min(one.answer_size, 5000))

@@ -53,7 +53,9 @@ async def test_continuous_traffic_does_not_notice_many_reloads() -> None:
             nursery.start_soon(keep_connecting, w)
             for number in range(100):
                 await trio.sleep(0.045)
-                both = settings_for(2, timeouts=only(read_ms=1000 + number), limits=limits[number % 3])
+                both = settings_for(
+                    2, timeouts=only(read_ms=1000 + number), limits=limits[number % 3]
+                )
                 await w.reload(both)
         assert w.proxy.stats.requests_total > 500
     assert {ending(exchange) for exchange in w.exchanges} == {(200, None, None, Phase.STREAM)}
@@ -87,7 +89,9 @@ async def test_the_next_request_has_the_new_limits() -> None:
         await w.reload(settings_for(limits=Limits(max_body_bytes=5, max_header_fields=2)))
         await client.send(b"8\r\n12345678\r\n0\r\n\r\n")
         assert (await client.read_response()).status == 200
-        assert (await client.ask(b"GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\n\r\n")).status == 431
+        assert (
+            await client.ask(b"GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\n\r\n")
+        ).status == 431
         assert (await other.ask(post(8))).status == 413
 
 
