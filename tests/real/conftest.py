@@ -9,17 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import (
-    DEADLINE,
-    Curl,
-    ProxyProcess,
-    children,
-    echo_on_port,
-    lacking,
-    open_descriptors,
-    running_proxy,
-    wait_until,
-)
+from processes import DEADLINE, Curl, children, echo_on_port, lacking, open_descriptors, wait_until
+from proxy_process import ProxyProcess, running_proxy
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from processes import Curl, ProxyProcess, config_text, http_get, parse_metrics, wait_until
+from processes import Curl, wait_until
+from proxy_process import ProxyProcess, config_text, http_get, parse_metrics
 from rawhttp import get
 
 EPHEMERAL = {"PROXY_LISTEN_PORT": "0"}

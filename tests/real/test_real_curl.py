@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-from processes import Curl, ProxyProcess
+from processes import Curl
+from proxy_process import ProxyProcess
 
 from tests.echo_app import big_body
 

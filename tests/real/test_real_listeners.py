@@ -14,7 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, Curl, lacking, running_proxy, wait_until
+from processes import DEADLINE, Curl, lacking, wait_until
+from proxy_process import running_proxy
 from rawhttp import RawClient, connect, get, many_clients
 from upstreams import ScriptedUpstream, UpstreamConnection
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from processes import ProxyProcess, running_proxy
+from proxy_process import ProxyProcess, running_proxy
 from rawhttp import RawClient, get, request
 from upstreams import ScriptedUpstream, UpstreamConnection
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, ProxyProcess, config_text, echo_on_port, running_proxy, wait_until
+from processes import DEADLINE, echo_on_port, wait_until
+from proxy_process import ProxyProcess, config_text, running_proxy
 from rawhttp import RawClient, connect, get, request
 from upstreams import Handler, ScriptedUpstream, UpstreamConnection
 from websockets.sync.client import connect as connect_websocket

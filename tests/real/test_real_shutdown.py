@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, ProxyProcess, config_text, running_proxy, wait_until
+from processes import DEADLINE, wait_until
+from proxy_process import ProxyProcess, config_text, running_proxy
 from rawhttp import RawClient, connect, request
 from upstreams import ScriptedUpstream, UpstreamConnection
 

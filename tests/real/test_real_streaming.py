@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, Curl, running_proxy, wait_until
+from processes import DEADLINE, Curl, wait_until
+from proxy_process import running_proxy
 from rawhttp import RawClient, request
 from upstreams import ScriptedUpstream, UpstreamConnection
 
@@ -147,11 +148,10 @@ def test_upstream_that_does_not_read_costs_no_memory(tmp_path: Path) -> None:
     """The same the other way: an upload that nobody takes holds its client back."""
 
     def handler(connection: UpstreamConnection) -> None:
-        if connection.read_request_head().target == "/warm-up":
+        while connection.read_request_head().target == "/warm-up":
             connection.read_exactly(8 * MIB)
             connection.answer()
-        else:
-            assert done.wait(DEADLINE)
+        assert done.wait(DEADLINE)
 
     done = threading.Event()
     with ScriptedUpstream(handler) as upstream, running_proxy(tmp_path, [upstream.port]) as proxy:

@@ -7,7 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from processes import running_proxy, running_uvicorn
+from processes import running_uvicorn
+from proxy_process import running_proxy
 from rawhttp import RawClient, get, request
 from upstreams import Handler, ScriptedUpstream, UpstreamConnection
 

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, ProxyProcess, running_proxy
+from processes import DEADLINE
+from proxy_process import ProxyProcess, running_proxy
 from rawhttp import RawClient, get, request
 from upstreams import ScriptedUpstream, UpstreamConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus

@@ -56,6 +56,7 @@ class ClientBody:
 
     async def receive(self, watchdog: Watchdog, wait: str) -> Chunk:
         if data := self.take_nowait():
+            await watchdog.breathe(wait)
             return data
         if self.complete:
             return b""

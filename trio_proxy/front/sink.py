@@ -61,12 +61,11 @@ class H1Sink:
         await self._send(data)
 
     def start(self, head: ResponseHead) -> None:
-        # An upstream that refuses a request before it has read it all is not going to, and neither
-        # are we: the client may stop sending.
-        refused_early = head.status >= 400 and not self.body.complete
+        # An answer that comes before the request has ended may be the last that the upstream wants
+        # of it. What will be closed then has to be announced now (RFC 9112 §9.6).
         self.keep_alive = (
             self._request.keep_alive
-            and not refused_early
+            and self.body.complete
             and not self._service.draining
             and self._wire.can_keep_alive(head)
         )

@@ -274,6 +274,8 @@ class UpstreamExchange:
             if wire.body_complete:
                 return
             await sink.flush()
+            if wire.has_more_body:
+                continue
             data = await self._receive_body_bytes(stream)
             if data:
                 wire.feed(data)

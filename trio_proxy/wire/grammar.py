@@ -15,6 +15,9 @@ _FIELDS = rb"(?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+"
 
 TOKEN = re.compile(_TOKEN)
 
+#: protocol-name ["/" protocol-version] (RFC 9110 §7.8).
+PROTOCOL = re.compile(_TOKEN + rb"(?:/" + _TOKEN + rb")?")
+
 #: The longest registered method has 17 letters (UPDATEREDIRECTREF).
 MAX_METHOD_BYTES = 32
 _METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}+"

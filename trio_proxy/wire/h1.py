@@ -88,6 +88,7 @@ class _Wire:
         self.body_complete = body.is_empty
         self.remaining = body.length
         self.trailers = ()
+        self._guard = None
         if body.framing is Framing.CHUNKED:
             self._guard = ChunkGuard(self._limits.head_bytes, self._limits.fields)
 
@@ -106,6 +107,12 @@ class _Wire:
         self._buffer = self._buffer[len(data) :]
         self.count_bypassed(len(data))
         return data
+
+    @property
+    def has_more_body(self) -> bool:
+        """Whether another `take_body` has something to return without another read."""
+        waiting = bool(self._buffer) and not self.body_complete
+        return waiting and self._guard is not None and self._guard.paused
 
     def _take_chunked(self) -> bytes:
         assert self._guard is not None

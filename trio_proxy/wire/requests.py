@@ -155,9 +155,10 @@ def _protocol_to_switch_to(values: list[bytes]) -> bytes:
     be passed by.
     """
     wanted = b",".join(values)
-    protocols = list_members(wanted)
-    if not protocols or any(protocol.split(b"/")[0] in (b"h2c", b"h2") for protocol in protocols):
-        return b""
+    for protocol in list_members(wanted):
+        name, _, _ = protocol.partition(b"/")
+        if grammar.PROTOCOL.fullmatch(protocol) is None or name in (b"h2c", b"h2"):
+            return b""
     return wanted
 
 
