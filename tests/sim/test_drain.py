@@ -295,6 +295,22 @@ async def test_leaving_the_block_by_an_error() -> None:
     assert now_ms() == 1000
 
 
+async def test_leaving_the_block_by_an_error_with_a_crowd_outside() -> None:
+    """Nobody is let in any more when the clients inside are thrown out."""
+
+    async def fail() -> None:
+        async with world(timeouts=only(), limits=Limits(max_client_conns=1)) as w:
+            clients = [await w.client() for _ in range(3)]
+            for client in clients:
+                await client.send(GET)
+            await w.upstreams[0].accept()
+            await trio.sleep(1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+
 async def test_a_crowd_in_the_backlog() -> None:
     """Clients that wait for others to leave are turned away, and nobody complains in the log."""
     async with world(timeouts=only(), limits=Limits(max_client_conns=1)) as w:

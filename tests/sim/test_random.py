@@ -114,14 +114,17 @@ class Upstreams:
             # An orderly end is the proper end of a body that ends with the connection.
             reset = one.fault == "cut_reset" or one.answer == "close"
             peer.stream.cut_after(one.cut_at % len(data), reset=reset)
-        if one.fault == "trailing" and self.plan.upstream_line.is_clean and len(data) < 60_000:
-            # All in one go, or else the proxy has no way to tell it from the next answer.
+        if one.fault == "trailing" and self._can_trail(one, data):
             await peer.send(data + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
             return one.keep
         for piece in cut_up(data, one.answer_pieces):
             await peer.send(piece)
             await trio.sleep(one.answer_gap / 1000)
         return one.keep and one.answer != "close"
+
+    def _can_trail(self, one: Exchange, data: bytes) -> bool:
+        """Only in one go with its own answer can the proxy tell it from the next."""
+        return one.answer != "close" and self.plan.upstream_line.is_clean and len(data) < 60_000
 
 
 @frozen
@@ -279,8 +282,8 @@ def possible(plan: Plan, one: Exchange) -> set[Reason]:
         reasons.add(Reason.SHUTTING_DOWN)
     if plan.refused_until:
         reasons.add(Reason.CONNECTION_REFUSED)
-    # A request that must not be repeated may meet a pooled connection that is just closing.
-    if one.method == "POST" or one.expects or one.fault or one.early:
+    # A pooled connection may be closing just now, and a body that was passed on cannot be repeated.
+    if one.has_body or one.fault or one.early:
         reasons.add(Reason.CONNECTION_RESET)
     if one.fault in ("cut", "cut_reset") or one.early:
         reasons.add(Reason.RESPONSE_TRUNCATED)

@@ -305,6 +305,7 @@ async def open_proxy(
                 except BaseException as exc:  # noqa: BLE001 - raised again below
                     # Kept out of the nurseries, so that the caller gets it back as it was raised.
                     failure = exc
+                proxy.close_listeners()  # a token that comes free now must not let another one in
                 connections.cancel_scope.cancel(reason="the proxy is closing")
             background.cancel_scope.cancel(reason="the proxy is closing")
         if failure is not None:
