@@ -31,6 +31,7 @@ FLOORS = {
     "front": 4,
     "server": 5,
     "testing": 5,
+    "cli": 5,
     "__main__": 5,
     "__init__": 5,
 }
@@ -50,6 +51,7 @@ ROOMS = {
     "config_problems": "config",
     "config_structure": "config",
     "contract": "contract",
+    "cli": "cli",
     "__main__": "__main__",
     "__init__": "__init__",
 }
@@ -59,7 +61,8 @@ DOORS = {
     ("config", "settings"),
     ("settings", "config"),
     ("contract", "net"),
-    ("__main__", "server"),
+    ("cli", "server"),
+    ("__main__", "cli"),
     ("__init__", "server"),
 }
 

@@ -11,20 +11,29 @@ As a program: ``trio-proxy run conf/proxy.toml``. As a library::
 
 `trio_proxy.testing` has a simulated network on which the whole proxy runs in virtual time. To read
 the source, begin with `trio_proxy.lifecycle`.
+
+The names are imported when they are first used: the command line must be able to set its signals
+right before it loads everything else.
 """
 
-from trio_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
-from trio_proxy.config import ConfigError, load_file
-from trio_proxy.server.proxy import Proxy, open_proxy
-from trio_proxy.settings import (
-    Balance,
-    HeaderSettings,
-    Limits,
-    LoggingSettings,
-    Settings,
-    Timeouts,
-    UpstreamSettings,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trio_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
+    from trio_proxy.config import ConfigError, load_file
+    from trio_proxy.server.proxy import Proxy, open_proxy
+    from trio_proxy.settings import (
+        Balance,
+        HeaderSettings,
+        Limits,
+        LoggingSettings,
+        Settings,
+        Timeouts,
+        UpstreamSettings,
+    )
 
 __all__ = [
     "Address",
@@ -43,3 +52,19 @@ __all__ = [
     "open_proxy",
     "parse_address",
 ]
+
+_MODULES = ("addresses", "settings", "config", "server.proxy")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            found = importlib.import_module(f"trio_proxy.{module}")
+            if hasattr(found, name):
+                globals()[name] = getattr(found, name)
+                return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,106 +1,42 @@
-"""The command line: ``trio-proxy run``, ``check`` and ``demo``."""
+"""The entry point: makes the process fit to start, then hands over to `trio_proxy.cli`.
+
+Loading the rest takes a few hundred milliseconds. Until the event loop listens to signals, an
+interrupt must end the process without a traceback, and a SIGHUP (a supervisor that reloads right
+after the start) must not end it.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
-
-import click
-import trio
-
-from trio_proxy import config
-from trio_proxy.config import ConfigError
-from trio_proxy.server import demo as demonstration
-from trio_proxy.server.run import serve
-from trio_proxy.settings import Settings
-from trio_proxy.telemetry import logwriter
-from trio_proxy.telemetry.logwriter import LogWriter
-
-T = TypeVar("T")
-
-EXIT_FAILURE = 1
-EXIT_BAD_CONFIG = 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="trio-proxy", prog_name="trio-proxy")
 def main() -> None:
-    """An HTTP/1.1 reverse proxy."""
+    """Run the command line and exit with its status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _open_standard_streams()
+    from trio_proxy.cli import commands
+
+    commands(prog_name="trio-proxy")
 
 
-@main.command()
-@click.argument("config_path", metavar="[CONFIG]", required=False)
-@click.option("--listen", metavar="HOST:PORT", help="Listen here instead of where the file says.")
-@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
-def run(config_path: str | None, listen: str | None, log_level: str | None) -> None:
-    """Serve.
+def _open_standard_streams() -> None:
+    """Give descriptors 0 to 2 a place, if a daemoniser closed them, before anything else gets it.
 
-    Without CONFIG: $CONFIG_PATH, else conf/proxy.toml if it is there, else the environment
-    variables UPSTREAM_HOSTS, PROXY_LISTEN_HOST, PROXY_LISTEN_PORT and so on alone. SIGHUP reloads,
-    SIGTERM and SIGINT drain and stop.
+    Otherwise the first socket would be descriptor 2, and whatever is written to stderr would go to
+    a client.
     """
-
-    def load() -> tuple[Settings, str]:
-        settings, path = config.find_and_load(config_path, os.environ)
-        settings = config.override(settings, listen=listen, log_level=log_level)
-        return settings, path or "the environment"
-
-    settings, source = _or_exit(load)
-    _serve_until_stopped(
-        settings,
-        lambda writer: serve(settings, source=source, load=lambda: load()[0], writer=writer),
-    )
-
-
-@main.command()
-@click.argument("config_path", metavar="CONFIG")
-def check(config_path: str) -> None:
-    """Validate a configuration: one line for each problem, and exit status 2 if there is one."""
-    _or_exit(lambda: config.load_file(config_path))
-    click.echo(f"{config_path}: ok")
-
-
-@main.command()
-def demo() -> None:
-    """Show the proxy at work: two echo upstreams and the proxy before them, on free ports."""
-    settings = demonstration.proxy_settings()
-    _serve_until_stopped(settings, demonstration.run)
-
-
-def _or_exit(load: Callable[[], T]) -> T:
-    try:
-        return load()
-    except ConfigError as exc:
-        click.echo(str(exc), err=True)
-        sys.exit(EXIT_BAD_CONFIG)
-
-
-def _serve_until_stopped(
-    settings: Settings, main_task: Callable[[LogWriter], Coroutine[Any, Any, None]]
-) -> None:
-    """Run the event loop with the log on stderr; one readable line for what ends it."""
-    writer = LogWriter()
-    logwriter.configure(writer, settings.logging.level, settings.logging.format)
-    failure: OSError | None = None
-    try:
-        trio.run(main_task, writer)
-    except* OSError as group:
-        failure = _first(group)
-    finally:
-        logwriter.unconfigure()
-    if failure is not None:
-        click.echo(f"trio-proxy: {failure.strerror or failure}", err=True)
-        sys.exit(EXIT_FAILURE)
-
-
-def _first(group: BaseExceptionGroup[OSError]) -> OSError:
-    exc: BaseException = group
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    assert isinstance(exc, OSError)
-    return exc
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open to the end
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open to the end
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ class Reason(enum.Enum):
     NO_UPSTREAM = Verdict(503, "destination_unavailable", "no upstream available")
     QUEUE_FULL = Verdict(503, "connection_limit_reached", "too many requests are waiting")
     QUEUE_TIMEOUT = Verdict(503, "connection_limit_reached", "no upstream connection came free")
+    OUT_OF_RESOURCES = Verdict(503, "proxy_internal_error", "proxy is out of resources")
     SHUTTING_DOWN = Verdict(503, "proxy_internal_response", "proxy is shutting down")
     INTERNAL = Verdict(500, "proxy_internal_error", "internal error")
 

@@ -11,21 +11,11 @@ import trio
 from trio_proxy.addresses import Address, TcpAddress, UnixAddress
 from trio_proxy.net import sockets
 from trio_proxy.net.peerwatch import PeerWatch, new_peer_watch
+from trio_proxy.net.resolver import Resolver
 from trio_proxy.net.streams import Listener, Stream
-
-#: Name look-ups under way at once. They have threads of their own, because an abandoned look-up
-#: keeps its thread until the resolver gives up, and must not starve anything else of threads.
-MAX_LOOKUPS = 16
 
 #: Head start of one address over the next (RFC 8305 §5: 250 ms recommended).
 ATTEMPT_DELAY_SECONDS = 0.25
-
-#: Addresses of one name that are tried.
-MAX_ADDRESSES = 8
-
-
-class LookupFailed(OSError):
-    """A host name that has no address."""
 
 
 class SocketNetwork:
@@ -33,7 +23,7 @@ class SocketNetwork:
 
     def __init__(self, watch: PeerWatch | None = None) -> None:
         self._watch = watch or new_peer_watch()
-        self._lookups = trio.CapacityLimiter(MAX_LOOKUPS)
+        self._resolver = Resolver()
 
     async def run(self) -> None:
         """Report hang-ups until cancelled."""
@@ -60,18 +50,8 @@ class SocketNetwork:
         return await self._race(candidates)
 
     async def _resolve(self, address: TcpAddress) -> list[TcpAddress]:
-        try:
-            found = await trio.to_thread.run_sync(
-                lambda: socket.getaddrinfo(
-                    address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-                ),
-                limiter=self._lookups,
-                abandon_on_cancel=True,
-            )
-        except (socket.gaierror, UnicodeError) as exc:
-            raise LookupFailed(f"cannot resolve {address.host}: {exc}") from exc
-        hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
-        return [TcpAddress(host, address.port) for host in list(hosts)[:MAX_ADDRESSES]]
+        hosts = await self._resolver.resolve(address.host)
+        return [TcpAddress(host, address.port) for host in hosts]
 
     async def _connect(self, address: Address) -> Stream:
         family, where = sockets.family_and_sockaddr(address)

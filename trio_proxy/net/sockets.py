@@ -24,6 +24,9 @@ _ACCEPT_AGAIN = frozenset(
     (errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM)
 )
 
+#: Everybody who can reach the path may connect, as with nginx; the folder's mode says who can.
+UNIX_SOCKET_MODE = 0o666
+
 #: Connections that wait in the kernel to be accepted; the kernel caps it at net.core.somaxconn.
 BACKLOG = 4096
 
@@ -179,6 +182,8 @@ def bind(address: Address, watch: PeerWatch) -> SocketListener:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(where)
+        if isinstance(address, UnixAddress):
+            os.chmod(address.path, UNIX_SOCKET_MODE)
         sock.listen(BACKLOG)
         sock.setblocking(False)
         if isinstance(address, TcpAddress):

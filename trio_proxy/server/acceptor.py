@@ -29,11 +29,17 @@ class Acceptor:
     """Accepts from one or several listeners into one nursery, under one limiter."""
 
     def __init__(
-        self, service: Service, limiter: trio.CapacityLimiter, nursery: trio.Nursery
+        self,
+        service: Service,
+        limiter: trio.CapacityLimiter,
+        nursery: trio.Nursery,
+        *,
+        limit_name: str = "limits.max_client_conns",
     ) -> None:
         self._service = service
         self._limiter = limiter
         self._nursery = nursery
+        self._limit_name = limit_name
         self._full = Complaint(log)
         self._refused = Complaint(log)
 
@@ -55,7 +61,7 @@ class Acceptor:
         try:
             self._limiter.acquire_on_behalf_of_nowait(token)
         except trio.WouldBlock:
-            self._full.warn("limits.max_client_conns (%d) reached", self._limiter.total_tokens)
+            self._full.warn("%s (%d) reached", self._limit_name, self._limiter.total_tokens)
             await self._limiter.acquire_on_behalf_of(token)
         stream = None
         try:

@@ -73,6 +73,12 @@ def proxy_plan(settings: Settings, cluster: Cluster) -> Plan:
     )
 
 
+#: No wait on the metrics port is longer: a scraper that is slow holds one of few connections.
+METRICS_WAIT_SECONDS = 10.0
+
+
 def metrics_plan(settings: Settings, handler: MetricsHandler) -> Plan:
-    """The metrics port: the same deadlines and strictness, and no request bodies to speak of."""
-    return Plan(handler=handler, seconds=wait_budgets(settings), max_body_bytes=1024)
+    """The metrics port: as strict, with short deadlines, and no request bodies to speak of."""
+    budgets = wait_budgets(settings)
+    seconds = {name: min(length, METRICS_WAIT_SECONDS) for name, length in budgets.items()}
+    return Plan(handler=handler, seconds=seconds, max_body_bytes=1024)

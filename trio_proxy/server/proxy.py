@@ -11,6 +11,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 import trio
 
@@ -38,6 +39,10 @@ MAX_METRICS_CONNS = 64
 
 #: What exchanges that a drain cuts off have to say so, in seconds.
 CUT_SECONDS = 1.0
+
+
+#: An address as it is configured, and which of several equal ones: port 0 can be asked for twice.
+ListenKey: TypeAlias = tuple[Address, int]
 
 
 class Telemetry:
@@ -78,7 +83,7 @@ class Proxy:
         self.stats = Stats()
         self._network = network
         self._on_exchange = on_exchange
-        self._listeners: dict[Address, Listener] = {}
+        self._listeners: dict[ListenKey, Listener] = {}
         self._metrics_listener: Listener | None = None
         access = on_exchange if settings.logging.access else None
         self._telemetry = Telemetry(self.stats, access)
@@ -134,8 +139,8 @@ class Proxy:
     async def bind(self) -> None:
         """Bind every address of the settings. Raises OSError, and then leaves none bound."""
         try:
-            for address in self.settings.listen:
-                self._listeners[address] = await self._network.listen(address)
+            for key in _listen_keys(self.settings):
+                self._listeners[key] = await self._network.listen(key[0])
             if self.settings.metrics_listen is not None:
                 self._metrics_listener = await self._network.listen(self.settings.metrics_listen)
         except OSError:
@@ -148,7 +153,10 @@ class Proxy:
         self._connections = connections
         self._acceptor = Acceptor(self.service, self.client_limiter, connections)
         self._metrics_acceptor = Acceptor(
-            self._metrics_service, trio.CapacityLimiter(MAX_METRICS_CONNS), background
+            self._metrics_service,
+            trio.CapacityLimiter(MAX_METRICS_CONNS),
+            background,
+            limit_name="connections to the metrics port",
         )
         background.start_soon(self.cluster.reap_idle)
         for listener in self._listeners.values():
@@ -173,13 +181,13 @@ class Proxy:
         steps. Client connections take the new settings with their next request. Raises OSError if a
         new address cannot be bound, and then nothing has changed.
         """
-        fresh: dict[Address, Listener] = {}
+        fresh: dict[ListenKey, Listener] = {}
         fresh_metrics: Listener | None = None
         metrics_moved = settings.metrics_listen != self.settings.metrics_listen
         try:
-            for address in settings.listen:
-                if address not in self._listeners:
-                    fresh[address] = await self._network.listen(address)
+            for key in _listen_keys(settings):
+                if key not in self._listeners:
+                    fresh[key] = await self._network.listen(key[0])
             if metrics_moved and settings.metrics_listen is not None:
                 fresh_metrics = await self._network.listen(settings.metrics_listen)
         except OSError:
@@ -201,12 +209,13 @@ class Proxy:
         for upstream in gone:
             self._background.start_soon(self._let_go, upstream)
 
-    def _swap_listeners(self, settings: Settings, fresh: dict[Address, Listener]) -> None:
-        kept = {address: self._listeners.pop(address, None) for address in settings.listen}
+    def _swap_listeners(self, settings: Settings, fresh: dict[ListenKey, Listener]) -> None:
+        keys = _listen_keys(settings)
+        kept = {key: self._listeners.pop(key, None) for key in keys}
         for listener in self._listeners.values():
             log.info("no longer listening on %s", _shown(listener.address))
             listener.close()
-        self._listeners = {address: kept[address] or fresh[address] for address in settings.listen}
+        self._listeners = {key: kept[key] or fresh[key] for key in keys}
         for listener in fresh.values():
             self._serve(listener)
 
@@ -262,6 +271,13 @@ class Proxy:
             listener.close()
         if self._metrics_listener is not None:
             self._metrics_listener.close()
+
+
+def _listen_keys(settings: Settings) -> list[ListenKey]:
+    return [
+        (address, settings.listen[:index].count(address))
+        for index, address in enumerate(settings.listen)
+    ]
 
 
 def _shown(address: Address) -> str:

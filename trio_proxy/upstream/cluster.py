@@ -23,7 +23,7 @@ from trio_proxy.addresses import Address
 from trio_proxy.complaint import Complaint
 from trio_proxy.errors import ProxyError, Reason, Source
 from trio_proxy.lifecycle import Exchange, Phase
-from trio_proxy.net.network import LookupFailed
+from trio_proxy.net.resolver import LookupFailed
 from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.policy.balance import Balancer
@@ -246,8 +246,16 @@ class Lease:
             self.connection.upstream.discard(self.connection)
 
 
+#: What the system says when it is short of descriptors, memory or ports: no fault of the upstream.
+_OUT_OF_RESOURCES = frozenset(
+    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
+)
+
+
 def _dial_error(exc: OSError) -> ProxyError:
     reason = Reason.CONNECTION_FAILED
+    if exc.errno in _OUT_OF_RESOURCES:
+        return ProxyError(Source.PROXY, Phase.CONNECT, Reason.OUT_OF_RESOURCES, detail=str(exc))
     if isinstance(exc, LookupFailed):
         reason = Reason.DNS_ERROR
     elif exc.errno == errno.ECONNREFUSED or isinstance(exc, FileNotFoundError):

@@ -1,0 +1,84 @@
+"""Reloading the configuration of a running proxy when SIGHUP asks for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from trio_proxy.config import ConfigError
+from trio_proxy.server.files import fit_to_open_files
+from trio_proxy.server.proxy import Proxy
+from trio_proxy.settings import Settings
+from trio_proxy.telemetry import logwriter
+from trio_proxy.telemetry.logwriter import LogWriter
+
+log = logging.getLogger("trio_proxy.server")
+
+#: How long reading and checking the configuration may take (a file on a network that is away).
+READ_SECONDS = 10.0
+
+
+class Reloader:
+    """Reloads when asked; requests that come during a reload are one more reload after it.
+
+    ``load`` reads the settings again from ``source``, in a thread that is abandoned if it hangs, so
+    that a stop never waits for it.
+    """
+
+    def __init__(
+        self, proxy: Proxy, source: str, load: Callable[[], Settings], writer: LogWriter
+    ) -> None:
+        self._proxy = proxy
+        self._source = source
+        self._load = load
+        self._writer = writer
+        self._wanted = trio.Event()
+        self._limiter = trio.CapacityLimiter(1)
+
+    def ask(self) -> None:
+        """Have the configuration reloaded soon."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Reload whenever asked, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            try:
+                await self._reload()
+            except Exception as exc:
+                # A fault of ours in here must not end a proxy that serves: the old settings stay.
+                log.exception("reload failed")
+                self._refused(repr(exc))
+
+    async def _reload(self) -> None:
+        try:
+            settings = await self._read()
+            if settings.pid_file != self._proxy.settings.pid_file:
+                log.warning("pid_file: a change takes effect at the next start")
+            await self._proxy.reload(fit_to_open_files(settings))
+        except ConfigError as exc:
+            self._refused(*map(str, exc.problems))
+        except OSError as exc:
+            self._refused(str(exc))
+        else:
+            logwriter.set_level(settings.logging.level)
+            self._writer.set_format(settings.logging.format)
+            self._proxy.stats.config_reloaded(ok=True)
+            level = settings.logging.level
+            log.info("Config reloaded from %s (logging level=%s)", self._source, level)
+
+    async def _read(self) -> Settings:
+        with trio.move_on_after(READ_SECONDS):
+            return await trio.to_thread.run_sync(
+                self._load, limiter=self._limiter, abandon_on_cancel=True
+            )
+        raise OSError(f"{self._source}: reading took more than {READ_SECONDS:.0f} s")
+
+    def _refused(self, *reasons: str) -> None:
+        """Everything stays as it is, and the log says why."""
+        for reason in reasons:
+            log.error("reload refused: %s", reason)
+        self._proxy.stats.config_reloaded(ok=False)
