@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import resource
 import socket
 import threading
 import time
@@ -121,10 +122,10 @@ def _logged_at(line: str) -> float:
 
 def test_out_of_file_descriptors(tmp_path: Path, echo_port: int) -> None:
     """With no descriptor left clients wait; the log says so once a second; then all is well."""
-    prefix = ("sh", "-c", 'ulimit -n 48; exec "$@"', "sh")
     complaint = r"cannot accept on .*: .*Too many open files"
-    with running_proxy(tmp_path, [echo_port], prefix=prefix) as proxy:
+    with running_proxy(tmp_path, [echo_port]) as proxy:
         assert get(proxy.where, "/before").status == 200
+        resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (48, 48))
         cpu = _cpu_seconds(proxy.pid)
         with many_clients(proxy.where, 60):
             proxy.err.wait_for(complaint)
@@ -139,6 +140,17 @@ def test_out_of_file_descriptors(tmp_path: Path, echo_port: int) -> None:
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert min(gaps) > 0.9, gaps
     assert busy < 1, "it waits, and does not spin"
+
+
+def test_fewer_open_files_than_the_limits_need(tmp_path: Path, echo_port: int) -> None:
+    """Clients get no more than half of what there is, so that each can still be served."""
+    prefix = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
+    with running_proxy(tmp_path, [echo_port], prefix=prefix) as proxy:
+        proxy.err.wait_for("open files are limited to 64 .*: limits.max_client_conns is 16 instead")
+        with many_clients(proxy.where, 60):
+            proxy.err.wait_for(r"limits.max_client_conns \(16\) reached")
+        for number in range(40):
+            assert get(proxy.where, f"/{number}").status == 200
 
 
 def _cpu_seconds(pid: int) -> float:

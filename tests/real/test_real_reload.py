@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -273,3 +274,27 @@ def test_300_reloads_under_traffic(tmp_path: Path, echo_port: int) -> None:
     """The same for longer."""
     with echo_on_port() as other:
         reload_under_traffic(tmp_path, (echo_port, other), 300)
+
+
+def test_a_configuration_that_cannot_be_read_to_its_end_delays_no_stop(tmp_path: Path) -> None:
+    """A FIFO that nobody writes to: the reload hangs in its thread, signals are heard as ever."""
+    with ScriptedUpstream(named(b"up")) as up, running_proxy(tmp_path, [up.port]) as proxy:
+        path = tmp_path / "proxy.toml"
+        path.unlink()
+        os.mkfifo(path)
+        proxy.signal(signal.SIGHUP)
+        assert get(proxy.where, "/").body == b"up"
+        proxy.signal(signal.SIGTERM)
+        assert proxy.wait() == 0
+
+
+def test_two_listeners_on_port_0_survive_reloads(tmp_path: Path) -> None:
+    with ScriptedUpstream(named(b"up")) as up:
+        listen = ["127.0.0.1:0", "127.0.0.1:0"]
+        with running_proxy(tmp_path, [up.port], listen=listen) as proxy:
+            lines = proxy.err.matching("listening on http:")
+            ports = [int(line.rpartition(":")[2]) for line in lines]
+            assert len(set(ports)) == 2
+            proxy.reload()
+            for port in ports:
+                assert get(("127.0.0.1", port), "/").body == b"up"

@@ -26,7 +26,7 @@ from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase
 from trio_proxy.settings import Limits
 
-#: In which an upstream has to be left alone (the issue's bound).
+#: Within which the upstream's work must have ended.
 NOTICED_SECONDS = 0.1
 
 

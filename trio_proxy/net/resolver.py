@@ -60,7 +60,7 @@ class Resolver:
         name = self._name(host)
         if trio.current_time() < name.fresh_until:
             return name.addresses
-        lookup = name.lookup or self._start(host, name)
+        lookup = name.lookup if name.lookup is not None else self._start(host, name)
         with trio.move_on_after(PATIENCE_SECONDS if name.addresses else math.inf):
             await lookup.wait()
         if not name.addresses:
