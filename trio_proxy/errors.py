@@ -61,6 +61,7 @@ class Reason(enum.Enum):
     READ_TIMEOUT = Verdict(504, "connection_read_timeout", "read deadline passed")
     WRITE_TIMEOUT = Verdict(504, "connection_write_timeout", "write deadline passed")
     TOTAL_TIMEOUT = Verdict(504, "http_response_timeout", "total deadline passed")
+    TUNNEL_IDLE = Verdict(504, "connection_read_timeout", "tunnel_idle deadline passed")
 
     NO_UPSTREAM = Verdict(503, "destination_unavailable", "no upstream available")
     QUEUE_FULL = Verdict(503, "connection_limit_reached", "too many requests are waiting")

@@ -139,7 +139,9 @@ async def test_the_tunnel_idle_deadline() -> None:
         assert trio.current_time() - start == pytest.approx(29)
         assert await upstream.receive_all() == b"up" * 3
         assert trio.current_time() - start == pytest.approx(29)
-    assert w.exchanges[0].status == 101
+    error = w.exchanges[0].error
+    assert (w.exchanges[0].status, error and error.reason) == (101, Reason.TUNNEL_IDLE)
+    assert error.detail == "tunnel_idle deadline of 5000 ms passed"
 
 
 async def test_no_other_deadline_ends_a_tunnel() -> None:

@@ -97,7 +97,8 @@ class Connection:
                 exchange = self._exchange = self._new_exchange()
                 failure = await self._answer(exchange, watchdog)
             if exchange is None:
-                return False  # the idle deadline, or a drain
+                log.debug("%s: idle deadline passed, or draining", self._stream.peer)
+                return False
             await self._wait_for_second_direction()
             if watchdog.scope.cancelled_caught:
                 failure = watchdog.failure(exchange)
@@ -341,8 +342,9 @@ class Connection:
     def cut(self) -> None:
         """End the exchange under way: the drain's time is up."""
         if self._exchange is not None and self._watchdog is not None:
-            phase = self._exchange.phase
-            self._watchdog.abort(ProxyError(Source.PROXY, phase, Reason.SHUTTING_DOWN))
+            phase, detail = self._exchange.phase, "drain deadline passed"
+            error = ProxyError(Source.PROXY, phase, Reason.SHUTTING_DOWN, detail=detail)
+            self._watchdog.abort(error)
         else:
             self._nursery.cancel_scope.cancel(reason="the drain is over")
 

@@ -339,7 +339,7 @@ class UpstreamExchange:
         seconds = sink.watchdog.deadlines.seconds["tunnel_idle"]
         tunnel = Tunnel(client, upstream, seconds)
         try:
-            await tunnel.run(
+            in_time = await tunnel.run(
                 from_left=from_client,
                 from_right=self._wire.take_leftover(),
                 count_rightwards=self._count_received,
@@ -351,6 +351,9 @@ class UpstreamExchange:
                     Source.CLIENT, Phase.STREAM, Reason.CLIENT_GONE, detail=str(exc)
                 ) from exc
             raise self._truncated(f"tunnel: {exc}") from exc
+        if not in_time:
+            detail = f"tunnel_idle deadline of {seconds * 1000:.0f} ms passed"
+            raise ProxyError(Source.PROXY, Phase.STREAM, Reason.TUNNEL_IDLE, detail=detail)
 
     def _count_received(self, size: int) -> None:
         self._exchange.bytes_received += size

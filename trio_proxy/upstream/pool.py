@@ -7,6 +7,7 @@ order, is the cluster's business.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.wire.h1 import ClientWire
 from trio_proxy.wire.requests import HeadLimits
+
+log = logging.getLogger("trio_proxy.upstream")
 
 
 class Gauges(Protocol):
@@ -40,8 +43,9 @@ class Holder:
 
     def cut(self) -> None:
         """End the exchange: its upstream was taken away and the drain's time is up."""
-        phase = self.exchange.phase
-        self.watchdog.abort(ProxyError(Source.PROXY, phase, Reason.SHUTTING_DOWN))
+        phase, detail = self.exchange.phase, "upstream removed and drain deadline passed"
+        error = ProxyError(Source.PROXY, phase, Reason.SHUTTING_DOWN, detail=detail)
+        self.watchdog.abort(error)
 
 
 @define(eq=False)
@@ -182,6 +186,7 @@ class Upstream:
     def expire_idle(self, now: float) -> float:
         """Close what has been idle for too long; when the next one will be, `math.inf` if none."""
         while self._idle and self._idle[0].idle_until <= now:
+            log.debug("%s: upstream_idle deadline passed", self.name)
             self.drop_if_idle(self._idle[0])
         return self._idle[0].idle_until if self._idle else math.inf
 
