@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from trio_proxy.messages import Field, Fields, Request, ResponseHead, first_value, list_members
+from trio_proxy.messages import Field, Fields, Request, ResponseHead, first_value
 
 IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -182,7 +182,7 @@ def upstream_fields(
     """The fields of the request that goes to the upstream, without the framing field."""
     host = request.host if rules.preserve_host and request.host else upstream_host
     fields: list[Field] = [(b"Host", host)]
-    dropped = _named_by_connection(request.fields)
+    dropped = _declared_hop_by_hop(request.options)
     for field in request.fields:
         name = field[0].lower().replace(b"_", b"-")
         if name in HOP_BY_HOP or name in _REWRITTEN or name in dropped:
@@ -212,15 +212,11 @@ def upstream_fields(
     return fields
 
 
-def _named_by_connection(fields: Fields) -> Sequence[bytes]:
-    """The fields that Connection declares hop-by-hop (RFC 9110 §7.6.1)."""
-    for name, value in fields:
-        if name.lower() == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            break
-    else:
+def _declared_hop_by_hop(options: Sequence[bytes]) -> Sequence[bytes]:
+    """The fields that Connection names besides its own two options (RFC 9110 §7.6.1)."""
+    if not options or options in ([b"keep-alive"], [b"close"]):
         return ()
-    joined = b",".join(value for name, value in fields if name.lower() == b"connection")
-    return [name.replace(b"_", b"-") for name in list_members(joined)]
+    return [name.replace(b"_", b"-") for name in options]
 
 
 def _forwarded_element(origin: Origin) -> bytes:
@@ -238,7 +234,7 @@ def _forwarded_element(origin: Origin) -> bytes:
 
 def client_fields(head: ResponseHead, trace_id: str) -> list[Field]:
     """The fields of a response that goes to the client, without the framing field."""
-    dropped = _named_by_connection(head.fields)
+    dropped = _declared_hop_by_hop(head.options)
     fields = [
         field
         for field in head.fields
@@ -254,32 +250,34 @@ def client_fields(head: ResponseHead, trace_id: str) -> list[Field]:
 
 def interim_fields(head: ResponseHead, trace_id: str) -> list[Field]:
     """The fields of a 1xx response; a 101 keeps the two that make it one."""
-    fields = client_fields(head, trace_id) if head.status == 101 else _end_to_end(head.fields)
+    fields = client_fields(head, trace_id) if head.status == 101 else _end_to_end(head)
     if head.status == 101:
         fields += ((b"Connection", b"upgrade"), (b"Upgrade", head.upgrade))
     return fields
 
 
-def _end_to_end(fields: Fields) -> list[Field]:
-    dropped = _named_by_connection(fields)
+def _end_to_end(head: ResponseHead) -> list[Field]:
+    dropped = _declared_hop_by_hop(head.options)
     return [
         field
-        for field in fields
+        for field in head.fields
         if (name := field[0].lower().replace(b"_", b"-")) not in HOP_BY_HOP
         and name != b"content-length"
         and name not in dropped
     ]
 
 
-def trailer_fields(trailers: Fields, head: Fields, deadline_header: bytes = b"") -> list[Field]:
+def trailer_fields(
+    trailers: Fields, options: Sequence[bytes], deadline_header: bytes = b""
+) -> list[Field]:
     """The trailers that may be relayed: none that frame, route, authorise or modify a message.
 
-    ``head`` are the fields of the message's head, whose Connection names trailers too. Source:
-    RFC 9110 §6.5.1 and §7.6.1.
+    ``options`` are those of the head's Connection, which names trailers too. Source: RFC 9110
+    §6.5.1 and §7.6.1.
     """
     if not trailers:
         return []
-    dropped = _named_by_connection(head)
+    dropped = _declared_hop_by_hop(options)
     return [
         field
         for field in trailers

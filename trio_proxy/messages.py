@@ -58,6 +58,8 @@ class Request:
     fields: Fields
     body: Body
     keep_alive: bool
+    #: The members of Connection, in lower case.
+    options: Sequence[bytes] = ()
     expects_continue: bool = False
     upgrade: bytes = b""
 
@@ -76,6 +78,7 @@ class ResponseHead:
     body: Body = NO_BODY
     declared_length: int | None = None
     keep_alive: bool = True
+    options: Sequence[bytes] = ()
     upgrade: bytes = b""
 
 

@@ -58,7 +58,7 @@ def to_upstream(wire: ClientWire, message: Message) -> tuple[bytes, list[Field]]
     if message.body:
         data += joined(wire.encode_data(message.body))
     if message.complete:
-        data += wire.encode_end(trailer_fields(message.trailers, request.fields))
+        data += wire.encode_end(trailer_fields(message.trailers, request.options))
     return data, fields
 
 
@@ -77,14 +77,14 @@ def to_client(heard: Heard, request_head: bytes) -> tuple[bytes, list[Fields]]:
             if message.body:
                 data += joined(wire.encode_data(message.body))
             if message.complete:
-                data += wire.encode_end(trailer_fields(message.trailers, came.fields))
+                data += wire.encode_end(trailer_fields(message.trailers, came.options))
         expected.append(head.fields)
     return data, expected
 
 
 def relayed_trailers(message: Message) -> list[Field]:
     """The trailers that must arrive: none of a message that was cut off."""
-    return trailer_fields(message.trailers, message.head.fields) if message.complete else []
+    return trailer_fields(message.trailers, message.head.options) if message.complete else []
 
 
 def without_framing(parsed: Parsed) -> tuple[list[Field], list[bytes]]:

@@ -6,7 +6,8 @@ import pytest
 from wire_conversation import LIMITS, first, head, hear_requests, parsed, refusal, split
 
 from trio_proxy.errors import Reason
-from trio_proxy.wire.requests import HeadLimits
+from trio_proxy.wire.requests import HeadLimits, parse_request
+from trio_proxy.wire.responses import parse_response
 
 SMALL = HeadLimits(head_bytes=512, fields=5, target_bytes=64)
 
@@ -260,3 +261,11 @@ def test_whether_a_client_waits_for_100_continue(
 ) -> None:
     """Only with a body to wait with, and only in HTTP/1.1 (RFC 9110 §10.1.1)."""
     assert parsed(head(*fields, version=version)).expects_continue is expected
+
+
+def test_the_options_of_every_connection_field_are_read() -> None:
+    """In lower case, in order, from fields in any letter case."""
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: X-A ,close\r\nconnection: x-B\r\n\r\n"
+    assert parse_request(head, HeadLimits()).options == [b"x-a", b"close", b"x-b"]
+    reply = b"HTTP/1.1 200 OK\r\nConnection: X-A ,close\r\nconnection: x-B\r\n\r\n"
+    assert parse_response(reply, b"GET", HeadLimits()).options == [b"x-a", b"close", b"x-b"]

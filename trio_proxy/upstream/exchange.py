@@ -169,7 +169,7 @@ class UpstreamExchange:
 
     def _encode_request_end(self) -> bytes:
         trailers = trailer_fields(
-            self._sink.body.trailers, self._request.fields, self._rules.deadline_header
+            self._sink.body.trailers, self._request.options, self._rules.deadline_header
         )
         return self._wire.encode_end(trailers)
 
@@ -250,7 +250,6 @@ class UpstreamExchange:
         if self._upload is not None:
             self._upload.answered = True
         stream = await self._lease.stream()
-        received = head.fields
         head.fields = client_fields(head, self._origin.trace_id)
         sink.start(head)
         if wire.body.framing is Framing.LENGTH:
@@ -259,7 +258,7 @@ class UpstreamExchange:
             await self._relay_decoded(stream)
         uploaded = self._upload is None or self._upload.complete
         self._lease.reusable = head.keep_alive and uploaded and not wire.leftover
-        return trailer_fields(wire.trailers, received)
+        return trailer_fields(wire.trailers, head.options)
 
     async def _relay_decoded(self, stream: Stream) -> None:
         """A chunked body, or one that ends with the connection, or none."""

@@ -31,7 +31,10 @@ class HeadLimits:
 
 def split_fields(head: bytes, start: int) -> list[Field]:
     """The ``(name, value)`` pairs of a head that matched the grammar, from offset ``start``."""
-    return [(name, value.rstrip(b" \t")) for name, value in grammar.FIELD.findall(head, start)]
+    fields: list[Field] = grammar.FIELD.findall(head, start)
+    if b" \r\n" in head or b"\t\r\n" in head:  # hardly ever: white space behind a value
+        fields = [(name, value.rstrip(b" \t")) for name, value in fields]
+    return fields
 
 
 def parse_request(head: bytes, limits: HeadLimits) -> Request:
@@ -63,7 +66,7 @@ def _interpret(method: bytes, target: bytes, version: bytes, fields: list[Field]
             special.setdefault(lower, []).append(value)
     body = _request_body(special, version)
     target, host = _target_and_host(method, target, version, special.get(b"host", []))
-    options = list_members(b",".join(special.get(b"connection", ())))
+    options = list_members(b",".join(special[b"connection"])) if b"connection" in special else ()
     upgrade = b""
     if b"upgrade" in special and b"upgrade" in options and version == b"1.1" and body.is_empty:
         upgrade = _protocol_to_switch_to(special[b"upgrade"])
@@ -77,6 +80,7 @@ def _interpret(method: bytes, target: bytes, version: bytes, fields: list[Field]
         fields=fields,
         body=body,
         keep_alive=keep_alive,
+        options=options,
         expects_continue=expects == [b"100-continue"] and version == b"1.1" and not body.is_empty,
         upgrade=upgrade,
     )

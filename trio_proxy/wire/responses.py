@@ -39,7 +39,7 @@ def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> ResponseHe
         if lower in _SPECIAL:
             special.setdefault(lower, []).append(value)
     status, is_http11 = int(match[2]), match[1] == b"1"
-    options = list_members(b",".join(special.get(b"connection", ())))
+    options = list_members(b",".join(special[b"connection"])) if b"connection" in special else ()
     body, declared = _response_body(method, status, special, is_http11)
     return ResponseHead(
         status=status,
@@ -48,6 +48,7 @@ def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> ResponseHe
         body=body,
         declared_length=declared,
         keep_alive=b"close" not in options and (is_http11 or b"keep-alive" in options),
+        options=options,
         upgrade=b",".join(special.get(b"upgrade", ())),
     )
 
