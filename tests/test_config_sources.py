@@ -90,10 +90,16 @@ def test_environment_variables_alone_are_enough() -> None:
 
 
 def test_an_empty_variable_is_as_good_as_none_and_hosts_default_to_loopback() -> None:
-    environ = {"UPSTREAM_HOSTS": "127.0.0.1:9001", "LOG_LEVEL": "", "METRICS_LISTEN_HOST": "::1"}
+    environ = {"UPSTREAM_HOSTS": "127.0.0.1:9001", "LOG_LEVEL": "", "METRICS_LISTEN_HOST": ""}
     assert from_environment(environ) == load("")
-    settings = from_environment({**environ, "METRICS_LISTEN_HOST": "", "METRICS_LISTEN_PORT": "1"})
+    settings = from_environment({**environ, "METRICS_LISTEN_PORT": "1"})
     assert settings.metrics_listen == TcpAddress("127.0.0.1", 1)
+
+
+def test_a_metrics_host_without_a_port_is_not_ignored() -> None:
+    assert refused_environment(UPSTREAM_HOSTS="a:1", METRICS_LISTEN_HOST="::1") == [
+        "environment: METRICS_LISTEN_HOST: is given without METRICS_LISTEN_PORT (expected both)"
+    ]
 
 
 def test_problems_of_the_environment_name_their_variables() -> None:

@@ -61,6 +61,9 @@ class _Reader:
 
     def metrics_listen(self) -> TcpAddress | None:
         if "METRICS_LISTEN_PORT" not in self.environ:
+            if "METRICS_LISTEN_HOST" in self.environ:
+                error = SettingError("", "is given without METRICS_LISTEN_PORT", "expected both")
+                self.blame("METRICS_LISTEN_HOST", error)
             return None
         return self._address("METRICS_LISTEN_HOST", "METRICS_LISTEN_PORT", "")
 

@@ -68,6 +68,7 @@ class Reason(enum.Enum):
     QUEUE_TIMEOUT = Verdict(503, "connection_limit_reached", "no upstream connection came free")
     OUT_OF_RESOURCES = Verdict(503, "proxy_internal_error", "proxy is out of resources")
     SHUTTING_DOWN = Verdict(503, "proxy_internal_response", "proxy is shutting down")
+    LOOP = Verdict(508, "proxy_loop_detected", "request loop")
     INTERNAL = Verdict(500, "proxy_internal_error", "internal error")
 
     @property

@@ -12,10 +12,14 @@ import ipaddress
 import math
 import os
 import re
+import time
 from collections.abc import Sequence
+from email.utils import formatdate
+from functools import lru_cache
 from typing import TypeAlias
 
-from attrs import frozen
+import attrs
+from attrs import Factory, frozen
 
 from trio_proxy.messages import Field, Fields, Request, ResponseHead, first_value
 
@@ -81,7 +85,7 @@ class HeaderRules:
     """The ``[headers]`` table in the shape that the hot path wants.
 
     ``trusted`` are the networks whose forwarding fields are believed; ``trusts_unix`` the same for
-    clients on unix sockets. ``deadline_header`` is a lower-case name, empty for none.
+    clients on unix sockets. ``deadline_header`` is a field name, empty for none.
     """
 
     trusted: Sequence[IPNetwork] = ()
@@ -90,6 +94,10 @@ class HeaderRules:
     preserve_host: bool = True
     deadline_header: bytes = b""
     expose_upstream: bool = False
+    #: The deadline header's name as names are compared.
+    deadline_key: bytes = attrs.field(
+        init=False, default=Factory(lambda self: self.deadline_header.lower(), takes_self=True)
+    )
 
     def trusts(self, peer: str) -> bool:
         """Whether forwarding fields from a peer (an IP literal or ``unix:``) are believed."""
@@ -152,20 +160,40 @@ def _nearest_untrusted(chain: list[bytes], peer: str, rules: HeaderRules) -> str
     """The right-most hop that is not a trusted proxy: what nginx calls ``real_ip_recursive``."""
     nearest = peer
     for hop in reversed(chain):
-        try:
-            nearest = str(ipaddress.ip_address(hop.decode("ascii", "replace")))
-        except ValueError:
+        address = _address_of_hop(hop)
+        if address is None:
             break
+        nearest = address
         if not rules.trusts(nearest):
             break
     return nearest
+
+
+def _address_of_hop(hop: bytes) -> str | None:
+    """The IP literal of an X-Forwarded-For entry, which some proxies write with a port."""
+    text = hop.decode("ascii", "replace")
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    if "%" in text:
+        return None  # a scope id can hold anything, and means nothing to another host
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
+def passes_through_us(request: Request) -> int:
+    """How many times this request has come through a proxy of this name (RFC 9110 §7.6.3)."""
+    return sum(value.count(PROXY_NAME) for value in request.via)
 
 
 def inherited_budget(request: Request, rules: HeaderRules) -> float | None:
     """Seconds that a trusted peer's deadline header leaves, or None."""
     if not rules.deadline_header:
         return None
-    value = first_value(request.fields, rules.deadline_header)
+    value = first_value(request.fields, rules.deadline_key)
     if value is None or _MILLISECONDS.fullmatch(value) is None:
         return None
     return int(value) / 1000
@@ -187,7 +215,7 @@ def upstream_fields(
         name = field[0].lower().replace(b"_", b"-")
         if name in HOP_BY_HOP or name in _REWRITTEN or name in dropped:
             continue
-        if name == rules.deadline_header or (
+        if name == rules.deadline_key or (
             not origin.trusted and (name.startswith(b"x-forwarded-") or name == b"forwarded")
         ):
             continue
@@ -195,7 +223,10 @@ def upstream_fields(
     fields += (
         (b"X-Forwarded-For", origin.forwarded_for),
         (b"X-Forwarded-Proto", origin.proto),
-        (b"X-Forwarded-Host", origin.host),
+    )
+    if origin.host:
+        fields.append((b"X-Forwarded-Host", origin.host))
+    fields += (
         (b"X-Real-IP", origin.client_ip.encode()),
         (b"X-Trace-ID", origin.trace_id.encode()),
         (b"Via", request.version + b" " + PROXY_NAME),
@@ -212,11 +243,14 @@ def upstream_fields(
     return fields
 
 
-def _declared_hop_by_hop(options: Sequence[bytes]) -> Sequence[bytes]:
+def _declared_hop_by_hop(options: Sequence[bytes]) -> frozenset[bytes]:
     """The fields that Connection names besides its own two options (RFC 9110 §7.6.1)."""
     if not options or options in ([b"keep-alive"], [b"close"]):
-        return ()
-    return [name.replace(b"_", b"-") for name in options]
+        return _NOTHING
+    return frozenset(name.replace(b"_", b"-") for name in options)
+
+
+_NOTHING: frozenset[bytes] = frozenset()
 
 
 def _forwarded_element(origin: Origin) -> bytes:
@@ -243,9 +277,21 @@ def client_fields(head: ResponseHead, trace_id: str) -> list[Field]:
         and name != b"x-trace-id"
         and name not in dropped
     ]
-    fields.append((b"Via", b"1.1 " + PROXY_NAME))
+    if head.status >= 200 and first_value(fields, b"date") is None:
+        fields.append((b"Date", http_date()))  # RFC 9110 §6.6.1
+    fields.append((b"Via", head.version + b" " + PROXY_NAME))
     fields.append((b"X-Trace-ID", trace_id.encode()))
     return fields
+
+
+def http_date() -> bytes:
+    """The time of day for Date (RFC 9110 §5.6.7)."""
+    return _http_date_of(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def _http_date_of(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 def interim_fields(head: ResponseHead, trace_id: str) -> list[Field]:

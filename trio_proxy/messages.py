@@ -60,6 +60,8 @@ class Request:
     keep_alive: bool
     #: The members of Connection, in lower case.
     options: Sequence[bytes] = ()
+    #: The values of Via.
+    via: Sequence[bytes] = ()
     expects_continue: bool = False
     upgrade: bytes = b""
 
@@ -75,6 +77,7 @@ class ResponseHead:
     status: int
     fields: Fields
     reason: bytes = b""
+    version: bytes = b"1.1"
     body: Body = NO_BODY
     declared_length: int | None = None
     keep_alive: bool = True

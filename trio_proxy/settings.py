@@ -235,6 +235,10 @@ class Settings(Table):
         yield from check.repeated("listen", listen)
         upstreams = values.get("upstreams", ())
         yield from check.repeated("upstreams", [each and each.address for each in upstreams])
+        for index, upstream in enumerate(upstreams):
+            if upstream and any(each and check.clash(upstream.address, each) for each in listen):
+                wrong = f"{upstream.address} is where the proxy itself listens"
+                yield SettingError(f"upstreams[{index}]", wrong, "expected another server")
         if metrics and any(each and check.clash(metrics, each) for each in listen):
             wrong = f"{metrics} is both listen and metrics_listen"
             yield SettingError("metrics_listen", wrong, "expected different addresses")

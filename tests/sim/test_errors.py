@@ -182,10 +182,12 @@ async def test_a_refusal_is_not_destroyed_by_bytes_still_on_their_way() -> None:
 async def test_a_reload_to_an_address_that_is_taken_changes_nothing() -> None:
     """And leaves nothing bound that was not before."""
     async with world() as w:
-        settings = settings_for(listen=["10.0.0.1:8080", w.upstreams[0].name])
+        taken = await w.net.listen("10.0.0.9:80")
+        settings = settings_for(listen=["10.0.0.1:8080", "10.0.0.9:80"])
         with pytest.raises(OSError, match="in use"):
             await w.reload(settings)
         assert [str(address) for address in w.proxy.addresses] == ["10.0.0.1:80"]
-        assert len(w.net.open_listeners) == 2
+        assert len(w.net.open_listeners) == 3
+        taken.close()
         w.upstreams[0].serve()
         assert (await (await w.client()).ask(GET)).status == 200

@@ -52,6 +52,7 @@ async def test_hop_by_hop_fields_of_a_response_end_here() -> None:
             b"Set-Cookie",
             b"Set-Cookie",
             b"Server",
+            b"Date",
             b"Via",
             b"X-Trace-ID",
             b"Content-Length",

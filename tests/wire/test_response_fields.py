@@ -11,9 +11,11 @@ from trio_proxy.messages import ResponseHead
 def test_a_response_gets_via_and_the_trace_id_of_its_request() -> None:
     """The rest is kept with order and repeats; a trace id of the upstream's own is not."""
     head = ResponseHead(
-        200, [(b"Set-Cookie", b"a"), (b"X-Trace-ID", b"other"), (b"set-cookie", b"b")]
+        200,
+        [(b"date", b"now"), (b"Set-Cookie", b"a"), (b"X-Trace-ID", b"x"), (b"set-cookie", b"b")],
     )
     assert client_fields(head, "abc") == [
+        (b"date", b"now"),
         (b"Set-Cookie", b"a"),
         (b"set-cookie", b"b"),
         (b"Via", b"1.1 trio-proxy"),

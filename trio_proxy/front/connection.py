@@ -22,7 +22,7 @@ from trio_proxy.front.body import ClientBody
 from trio_proxy.front.refusal import refusal
 from trio_proxy.front.service import Plan, Service
 from trio_proxy.front.sink import H1Sink
-from trio_proxy.headers import inherited_budget, origin_of
+from trio_proxy.headers import inherited_budget, new_trace_id, origin_of, passes_through_us
 from trio_proxy.lifecycle import Exchange, Phase, Try
 from trio_proxy.messages import Framing, Request
 from trio_proxy.net.streams import READ_SIZE, Stream
@@ -41,6 +41,9 @@ HALF_CLOSE_SECONDS = 0.01
 #: that a reset does not destroy the answer on its way (nginx: lingering_close).
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
+
+#: How often a request may come through proxies of this name before it is taken for a loop.
+MAX_PASSES = 10
 
 
 class _End(enum.Enum):
@@ -66,6 +69,7 @@ class Connection:
         self._sink: H1Sink | None = None
         self._request: Request | None = None
         self._idle = False
+        self._was_reset = False
         self._nursery: trio.Nursery
 
     def __repr__(self) -> str:
@@ -149,7 +153,7 @@ class Connection:
             exchange.client_ip, exchange.trace_id = origin.client_ip, origin.trace_id
             budget = inherited_budget(request, plan.rules) if origin.trusted else None
             watchdog.deadlines.start_total(trio.current_time(), budget)
-            self._check_body_size(request, plan)
+            self._check_request(request, plan, watchdog)
             body = ClientBody(
                 self._wire, self._stream, exchange, self._service.relay_buffer, plan.max_body_bytes
             )
@@ -183,6 +187,7 @@ class Connection:
             try:
                 request = self._wire.next_request()
             except ProtocolError as exc:
+                self._note_refused_head(exchange)
                 raise ProxyError(
                     Source.CLIENT, Phase.READ_HEAD, exc.reason, detail=exc.detail
                 ) from exc
@@ -197,6 +202,13 @@ class Connection:
         exchange.version = request.version.decode("ascii")
         self._request = request
         return request
+
+    def _note_refused_head(self, exchange: Exchange) -> None:
+        """What the log can show of a request that was never understood."""
+        words = self._wire.refused_line.decode("latin-1").split(" ")
+        words += ["-"] * (3 - len(words))
+        exchange.method, exchange.target, exchange.version = (word or "-" for word in words[:3])
+        exchange.trace_id = new_trace_id()
 
     async def _receive_head_bytes(self, exchange: Exchange) -> bytes:
         try:
@@ -218,8 +230,19 @@ class Connection:
             self._trusted = (plan.rules, plan.rules.trusts(self._stream.peer))
         return self._trusted[1]
 
-    def _check_body_size(self, request: Request, plan: Plan) -> None:
-        """RFC 9110 §15.5.14; a body of unknown length is measured as it is read."""
+    def _check_request(self, request: Request, plan: Plan, watchdog: Watchdog) -> None:
+        """What can be refused before anything is done for the request.
+
+        A body of unknown length is measured as it is read (RFC 9110 §15.5.14).
+        """
+        if self._was_reset:
+            raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.CLIENT_GONE, detail="reset")
+        if passes_through_us(request) >= MAX_PASSES:
+            detail = f"came through {MAX_PASSES} times"
+            raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.LOOP, detail=detail)
+        if watchdog.deadlines.remaining_total(trio.current_time()) <= 0:
+            detail = "the inherited deadline had passed"
+            raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.TOTAL_TIMEOUT, detail=detail)
         length = request.body.length
         if request.body.framing is Framing.LENGTH and 0 < plan.max_body_bytes < length:
             detail = f"{length} bytes"
@@ -320,6 +343,7 @@ class Connection:
 
     def _on_hangup(self, reset: bool) -> None:
         exchange, watchdog = self._exchange, self._watchdog
+        self._was_reset = self._was_reset or reset
         if exchange is not None and watchdog is not None and (reset or self._has_gone()):
             how = "reset" if reset else "closed"
             error = ProxyError(Source.CLIENT, exchange.phase, Reason.CLIENT_GONE, detail=how)

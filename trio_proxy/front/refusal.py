@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import http
 import json
-from email.utils import formatdate
+import re
 
 from trio_proxy.errors import ProxyError
-from trio_proxy.headers import PROXY_NAME, HeaderRules
+from trio_proxy.headers import PROXY_NAME, HeaderRules, http_date
 from trio_proxy.lifecycle import Exchange
-from trio_proxy.messages import Field, Request, ResponseHead, first_value
+from trio_proxy.messages import Field, Request, ResponseHead, first_value, list_members
 
 #: What a client is told to wait before it comes again after a 503, in seconds.
 RETRY_AFTER_SECONDS = 1
@@ -25,14 +25,14 @@ def refusal(
     verdict = error.reason.value
     phrase = _PHRASES.get(verdict.status) or http.HTTPStatus(verdict.status).phrase
     accept = first_value(request.fields, b"accept") if request is not None else None
-    if accept is not None and b"json" in accept.lower():
+    if accept is not None and _prefers_json(accept):
         kind = b"application/json"
         body = _json_body(verdict.status, phrase, verdict.text, error, exchange)
     else:
         kind = b"text/plain; charset=utf-8"
         body = f"{verdict.status} {phrase}: {verdict.text} (phase: {error.phase})\n".encode()
     fields: list[Field] = [
-        (b"Date", formatdate(usegmt=True).encode()),
+        (b"Date", http_date()),
         (b"Content-Type", kind),
         (b"Via", b"1.1 " + PROXY_NAME),
         (b"Proxy-Status", _proxy_status(verdict.error_type, exchange, rules)),
@@ -42,6 +42,22 @@ def refusal(
     if verdict.status in (429, 503):
         fields.append((b"Retry-After", b"%d" % RETRY_AFTER_SECONDS))
     return ResponseHead(status=verdict.status, reason=phrase.encode(), fields=fields), body
+
+
+def _prefers_json(accept: bytes) -> bool:
+    """Whether JSON is asked for by name, and text by no higher quality (RFC 9110 §12.5.1)."""
+    quality = {b"json": 0.0, b"text": 0.0}
+    for member in list_members(accept):
+        media, *parameters = (part.strip() for part in member.split(b";"))
+        weight = next((each[2:] for each in parameters if each.startswith(b"q=")), b"1")
+        kind = b"json" if media.endswith((b"/json", b"+json")) else media.partition(b"/")[0]
+        if kind in quality and _WEIGHT.fullmatch(weight):
+            quality[kind] = max(quality[kind], float(weight))
+    return 0 < quality[b"json"] >= quality[b"text"]
+
+
+#: qvalue (RFC 9110 §12.4.2).
+_WEIGHT = re.compile(rb"[01](?:\.[0-9]{0,3})?")
 
 
 def _json_body(status: int, phrase: str, text: str, error: ProxyError, exchange: Exchange) -> bytes:

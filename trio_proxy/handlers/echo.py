@@ -26,6 +26,8 @@ class EchoHandler:
         self, exchange: Exchange, request: Request, origin: Origin, sink: Sink
     ) -> None:
         size = 0
+        if request.expects_continue:
+            await sink.inform(ResponseHead(status=100, fields=()))
         while not sink.body.complete:
             size += len(await sink.body.receive(sink.watchdog, "body"))
         if request.target.partition(b"?")[0] == b"/events":

@@ -34,7 +34,16 @@ BACKLOG = 4096
 class SocketStream:
     """A connected non-blocking socket as a `Stream`; see there for the contract."""
 
-    __slots__ = ("__weakref__", "_closed", "_eof_sent", "_socket", "_watch", "on_hangup", "peer")
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_eof_sent",
+        "_missed",
+        "_on_hangup",
+        "_socket",
+        "_watch",
+        "peer",
+    )
 
     def __init__(self, sock: socket.socket, peer: str, watch: PeerWatch) -> None:
         sock.setblocking(False)
@@ -43,7 +52,8 @@ class SocketStream:
         self._closed = False
         self._eof_sent = False
         self.peer = peer
-        self.on_hangup: HangupCallback | None = None
+        self._on_hangup: HangupCallback | None = None
+        self._missed: list[bool] = []
         watch.add(sock, self._hangup)
 
     def __repr__(self) -> str:
@@ -51,9 +61,25 @@ class SocketStream:
         return f"<SocketStream {self.peer} {state}>"
 
     def _hangup(self, reset: bool) -> None:
-        # Once both sides have sent a FIN the system reports a full close: that is no reset.
-        if self.on_hangup is not None and not (reset and self._eof_sent):
-            self.on_hangup(reset)
+        if reset and self._eof_sent:
+            return  # both sides have sent a FIN: the system says full close, but it is no reset
+        if self._on_hangup is None:
+            self._missed.append(reset)
+        else:
+            self._on_hangup(reset)
+
+    @property
+    def on_hangup(self) -> HangupCallback | None:
+        """See `Stream.on_hangup`; a callback that is set late is told what it missed."""
+        return self._on_hangup
+
+    @on_hangup.setter
+    def on_hangup(self, callback: HangupCallback | None) -> None:
+        self._on_hangup = callback
+        if callback is not None:
+            missed, self._missed = self._missed, []
+            for reset in missed:
+                callback(reset)
 
     def receive_nowait(self, limit: int) -> bytes | None:
         try:
@@ -102,7 +128,7 @@ class SocketStream:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self.on_hangup = None
+            self._on_hangup = None
             self._watch.remove(self._socket)
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()

@@ -46,7 +46,7 @@ def header_rules(settings: Settings) -> HeaderRules:
         trusts_unix="unix" in headers.trusted_proxies,
         forwarded=headers.forwarded,
         preserve_host=headers.host == "preserve",
-        deadline_header=headers.deadline_header.lower().encode(),
+        deadline_header=headers.deadline_header.encode(),
         expose_upstream=headers.expose_upstream,
     )
 

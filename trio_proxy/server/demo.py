@@ -16,7 +16,7 @@ from trio_proxy.server.acceptor import Acceptor
 from trio_proxy.server.build import wait_budgets
 from trio_proxy.server.proxy import Proxy, Unobserved
 from trio_proxy.server.run import serve
-from trio_proxy.settings import Settings, UpstreamSettings
+from trio_proxy.settings import Settings, Timeouts, UpstreamSettings
 from trio_proxy.telemetry.logwriter import LogWriter
 
 ANY_PORT = TcpAddress("127.0.0.1", 0)
@@ -30,6 +30,7 @@ def proxy_settings(upstreams: tuple[TcpAddress, ...] = (TcpAddress("127.0.0.1", 
     return Settings(
         listen=(ANY_PORT,),
         metrics_listen=ANY_PORT,
+        timeouts=Timeouts(total_ms=0),  # somebody may watch a stream
         upstreams=tuple(UpstreamSettings(host=one.host, port=one.port) for one in upstreams),
     )
 

@@ -101,6 +101,7 @@ class Proxy:
         handler = MetricsHandler(functools.partial(render, registry))
         self._metrics_service = Service(build.metrics_plan(settings, handler), Unobserved())
         self._metrics_handler = handler
+        self._reloading = trio.Lock()
         self._background: trio.Nursery
         self._connections: trio.Nursery
         self._acceptor: Acceptor
@@ -181,12 +182,18 @@ class Proxy:
         steps. Client connections take the new settings with their next request. Raises OSError if a
         new address cannot be bound, and then nothing has changed.
         """
+        check_settings(settings)
+        async with self._reloading:
+            await self._reload(settings)
+
+    async def _reload(self, settings: Settings) -> None:
+        kept = self._listeners_to_keep(settings)
         fresh: dict[ListenKey, Listener] = {}
         fresh_metrics: Listener | None = None
         metrics_moved = settings.metrics_listen != self.settings.metrics_listen
         try:
             for key in _listen_keys(settings):
-                if key not in self._listeners:
+                if key not in kept:
                     fresh[key] = await self._network.listen(key[0])
             if metrics_moved and settings.metrics_listen is not None:
                 fresh_metrics = await self._network.listen(settings.metrics_listen)
@@ -195,7 +202,7 @@ class Proxy:
                 listener.close()
             raise
         self._swap(settings)
-        self._swap_listeners(settings, fresh)
+        self._swap_listeners(settings, kept, fresh)
         if metrics_moved:
             self._swap_metrics_listener(fresh_metrics)
 
@@ -209,13 +216,28 @@ class Proxy:
         for upstream in gone:
             self._background.start_soon(self._let_go, upstream)
 
-    def _swap_listeners(self, settings: Settings, fresh: dict[ListenKey, Listener]) -> None:
-        keys = _listen_keys(settings)
-        kept = {key: self._listeners.pop(key, None) for key in keys}
+    def _listeners_to_keep(self, settings: Settings) -> dict[ListenKey, Listener]:
+        """Those whose address stays; a port that the system chose can be named by its number."""
+        left = dict(self._listeners)
+        kept = {key: left.pop(key) for key in _listen_keys(settings) if key in left}
+        for key in _listen_keys(settings):
+            same = [old for old, listener in left.items() if listener.address == key[0]]
+            if key not in kept and same:
+                kept[key] = left.pop(same[0])
+        return kept
+
+    def _swap_listeners(
+        self,
+        settings: Settings,
+        kept: dict[ListenKey, Listener],
+        fresh: dict[ListenKey, Listener],
+    ) -> None:
         for listener in self._listeners.values():
-            log.info("no longer listening on %s", _shown(listener.address))
-            listener.close()
-        self._listeners = {key: kept[key] or fresh[key] for key in keys}
+            if listener not in kept.values():
+                log.info("no longer listening on %s", _shown(listener.address))
+                listener.close()
+        both = {**kept, **fresh}
+        self._listeners = {key: both[key] for key in _listen_keys(settings)}
         for listener in fresh.values():
             self._serve(listener)
 
@@ -273,6 +295,13 @@ class Proxy:
             self._metrics_listener.close()
 
 
+def check_settings(settings: object) -> None:
+    """Raises TypeError for what is not a settings object."""
+    if not isinstance(settings, Settings):
+        kind = type(settings).__name__
+        raise TypeError(f"expected trio_proxy.Settings, got {kind}; trio_proxy.load_file reads one")
+
+
 def _listen_keys(settings: Settings) -> list[ListenKey]:
     return [
         (address, settings.listen[:index].count(address))
@@ -299,6 +328,7 @@ async def open_proxy(
     access log through the logger ``trio_proxy.access``. Raises OSError if an address cannot be
     bound.
     """
+    check_settings(settings)
     own_network = SocketNetwork() if network is None else None
     writer = None
     if on_exchange is None:

@@ -130,12 +130,16 @@ class UpstreamExchange:
         """Send the head and what is there of the body in one go; an `Upload` sends the rest."""
         self._exchange.phase = Phase.SEND
         sink, wire, body = self._sink, self._wire, self._sink.body
+        remaining = sink.watchdog.deadlines.remaining_total(trio.current_time())
+        if remaining <= 0:
+            # Without this a request could leave whose answer nobody will wait for.
+            raise ProxyError(Source.PROXY, Phase.SEND, Reason.TOTAL_TIMEOUT)
         fields = upstream_fields(
             self._request,
             self._origin,
             self._rules,
             upstream_host=self._lease.connection.upstream.host_field,
-            remaining_seconds=sink.watchdog.deadlines.remaining_total(trio.current_time()),
+            remaining_seconds=remaining,
         )
         data = wire.encode_head(self._request, fields, self._limits)
         if not body.complete:
@@ -169,7 +173,7 @@ class UpstreamExchange:
 
     def _encode_request_end(self) -> bytes:
         trailers = trailer_fields(
-            self._sink.body.trailers, self._request.options, self._rules.deadline_header
+            self._sink.body.trailers, self._request.options, self._rules.deadline_key
         )
         return self._wire.encode_end(trailers)
 

@@ -37,6 +37,9 @@ Chunk: TypeAlias = bytes | bytearray | memoryview
 #: above the largest trailer section that can be configured.
 MAX_H11_BUFFER = 2 * 1024 * 1024
 
+#: Bytes of a refused request line that are kept for the log.
+MAX_LOGGED_LINE = 256
+
 
 class _Wire:
     """The half that reads: heads, bodies, and what is left over behind them."""
@@ -176,6 +179,8 @@ class ServerWire(_Wire):
         self._method = b"GET"
         self._is_http10 = False
         self._skipped_empty_line = False
+        #: The beginning of a request line that was refused, for the log.
+        self.refused_line = b""
 
     def start_cycle(self, limits: HeadLimits) -> None:
         """Forget the last exchange, but not what the client has sent beyond it."""
@@ -207,17 +212,25 @@ class ServerWire(_Wire):
         if head is None:
             seen = self._searched_before()
             if (error := explain_incomplete(self._buffer, seen, self._limits)) is not None:
+                self._note_refused(self._buffer)
                 raise error
             return None
-        if len(head) > self._limits.head_bytes:
-            raise ProtocolError(Reason.HEAD_TOO_LARGE, f"{len(head)} bytes")
-        request = parse_request(head, self._limits)
+        try:
+            if len(head) > self._limits.head_bytes:
+                raise ProtocolError(Reason.HEAD_TOO_LARGE, f"{len(head)} bytes")
+            request = parse_request(head, self._limits)
+        except ProtocolError:
+            self._note_refused(head)
+            raise
         self._h11.receive_data(head)
         self._next_event()
         self._method = request.method
         self._is_http10 = request.version == b"1.0"
         self._expect_body(request.body)
         return request
+
+    def _note_refused(self, head: bytes) -> None:
+        self.refused_line = head[:MAX_LOGGED_LINE].partition(b"\r\n")[0]
 
     def encode_interim(self, head: ResponseHead) -> bytes:
         """A 1xx response, 101 included."""

@@ -81,13 +81,22 @@ def _interpret(method: bytes, target: bytes, version: bytes, fields: list[Field]
         body=body,
         keep_alive=keep_alive,
         options=options,
+        via=special.get(b"via", ()),
         expects_continue=expects == [b"100-continue"] and version == b"1.1" and not body.is_empty,
         upgrade=upgrade,
     )
 
 
 _SPECIAL = frozenset(
-    (b"host", b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"expect")
+    (
+        b"host",
+        b"connection",
+        b"content-length",
+        b"transfer-encoding",
+        b"upgrade",
+        b"expect",
+        b"via",
+    )
 )
 
 

@@ -45,6 +45,7 @@ def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> ResponseHe
         status=status,
         fields=fields,
         reason=match[3] or b"",
+        version=b"1." + match[1],
         body=body,
         declared_length=declared,
         keep_alive=b"close" not in options and (is_http11 or b"keep-alive" in options),
