@@ -37,6 +37,8 @@ Chunk: TypeAlias = bytes | bytearray | memoryview
 #: above the largest trailer section that can be configured.
 MAX_H11_BUFFER = 2 * 1024 * 1024
 
+_PLAIN_END = h11.EndOfMessage()
+
 #: Bytes of a refused request line that are kept for the log.
 MAX_LOGGED_LINE = 256
 
@@ -167,8 +169,9 @@ class _Wire:
 
     def encode_end(self, trailers: Fields = ()) -> bytes:
         """What to send at the end of a message; trailers leave only with chunked framing."""
-        fields = list(trailers) if self._sends_chunked else []
-        return self._h11.send(h11.EndOfMessage(headers=fields)) or b""
+        if trailers and self._sends_chunked:
+            return self._h11.send(h11.EndOfMessage(headers=list(trailers))) or b""
+        return self._h11.send(_PLAIN_END) or b""
 
 
 class ServerWire(_Wire):
@@ -289,7 +292,7 @@ class ServerWire(_Wire):
         parts = [self._h11.send(event) or b""]
         if self._method != b"HEAD":
             parts.append(self._h11.send(h11.Data(data=body)) or b"")
-        parts.append(self._h11.send(h11.EndOfMessage()) or b"")
+        parts.append(self._h11.send(_PLAIN_END) or b"")
         return b"".join(parts)
 
 
