@@ -41,6 +41,7 @@ ROOMS = {
     "addresses": "vocabulary",
     "complaint": "vocabulary",
     "errors": "vocabulary",
+    "forwarding": "vocabulary",
     "headers": "vocabulary",
     "lifecycle": "vocabulary",
     "messages": "vocabulary",
@@ -67,7 +68,7 @@ DOORS = {
 }
 
 #: What only these rooms (or files) may import.
-RESERVED = {"socket": ("net/",), "ssl": ("net/",), "h11": ("wire/h1.py",)}
+RESERVED = {"socket": ("net/",), "ssl": ("net/",), "h11": ("wire/h1.py", "wire/reader.py")}
 
 #: What these rooms must not import.
 FORBIDDEN = {

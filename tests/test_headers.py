@@ -8,16 +8,8 @@ import re
 
 import pytest
 
-from trio_proxy.headers import (
-    HeaderRules,
-    Origin,
-    client_fields,
-    inherited_budget,
-    interim_fields,
-    new_trace_id,
-    origin_of,
-    upstream_fields,
-)
+from trio_proxy.forwarding import HeaderRules, Origin, inherited_budget, new_trace_id, origin_of
+from trio_proxy.headers import client_fields, interim_fields, upstream_fields
 from trio_proxy.messages import NO_BODY, Field, Request, ResponseHead
 
 UNTRUSTING = HeaderRules()

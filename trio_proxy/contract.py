@@ -11,12 +11,12 @@ from typing import Protocol
 
 import trio
 
-from trio_proxy.headers import Origin
+from trio_proxy.forwarding import Origin
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Fields, Request, ResponseHead
 from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog
-from trio_proxy.wire.h1 import Chunk
+from trio_proxy.wire.reader import Chunk
 
 
 class RequestBody(Protocol):

@@ -23,14 +23,8 @@ from wire_strategies import (
     valid_responses,
 )
 
-from trio_proxy.headers import (
-    HeaderRules,
-    client_fields,
-    interim_fields,
-    origin_of,
-    trailer_fields,
-    upstream_fields,
-)
+from trio_proxy.forwarding import HeaderRules, origin_of
+from trio_proxy.headers import client_fields, interim_fields, trailer_fields, upstream_fields
 from trio_proxy.messages import Field, Fields, Framing, Request, ResponseHead
 from trio_proxy.wire.h1 import ClientWire
 

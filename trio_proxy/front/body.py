@@ -11,7 +11,8 @@ from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Fields, Framing
 from trio_proxy.net.streams import READ_SIZE, Stream
 from trio_proxy.net.watchdog import Watchdog, receive
-from trio_proxy.wire.h1 import Chunk, ServerWire
+from trio_proxy.wire.h1 import ServerWire
+from trio_proxy.wire.reader import Chunk
 
 
 class ClientBody:

@@ -17,12 +17,14 @@ import time
 
 import trio
 
-from trio_proxy.errors import ProtocolError, ProxyError, Reason, Source
+from trio_proxy.errors import ProxyError, Reason, Source
+from trio_proxy.forwarding import inherited_budget, origin_of, passes_through_us
 from trio_proxy.front.body import ClientBody
+from trio_proxy.front.head import read_head
+from trio_proxy.front.linger import linger
 from trio_proxy.front.refusal import refusal
 from trio_proxy.front.service import Plan, Service
 from trio_proxy.front.sink import H1Sink
-from trio_proxy.headers import inherited_budget, new_trace_id, origin_of, passes_through_us
 from trio_proxy.lifecycle import Exchange, Phase, Try
 from trio_proxy.messages import Framing, Request
 from trio_proxy.net.streams import READ_SIZE, Stream
@@ -36,11 +38,6 @@ log = logging.getLogger("trio_proxy.front")
 #: answer; a later one for a client that has gone. TCP cannot tell the two apart. Who half-closes on
 #: purpose does so with the request; who gives up does so later.
 HALF_CLOSE_SECONDS = 0.01
-
-#: How long, and for how many bytes, a connection that is closed after an answer goes on reading, so
-#: that a reset does not destroy the answer on its way (nginx: lingering_close).
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 16 * 1024 * 1024
 
 #: How often a request may come through proxies of this name before it is taken for a loop.
 MAX_PASSES = 10
@@ -111,7 +108,7 @@ class Connection:
             if exchange is not None:
                 self._end(exchange)
         if end is _End.LINGER:
-            await self._linger()
+            await linger(self._stream, self._service.relay_buffer)
         return end is _End.KEEP_ALIVE
 
     async def _await_first_byte(self, watchdog: Watchdog) -> bool:
@@ -147,7 +144,9 @@ class Connection:
         """Read the head and run the handler; what went wrong, if anything."""
         plan = self._plan = self._service.plan
         try:
-            request = await self._read_head(exchange, watchdog, plan)
+            watchdog.deadlines.seconds = plan.seconds
+            self._wire.start_cycle(plan.head_limits)
+            request = self._request = await read_head(self._wire, self._stream, exchange, watchdog)
             exchange.phase = Phase.ROUTE
             origin = origin_of(request, exchange.peer, plan.rules, trusted=self._is_trusted(plan))
             exchange.client_ip, exchange.trace_id = origin.client_ip, origin.trace_id
@@ -177,52 +176,6 @@ class Connection:
             )
             return ProxyError(Source.PROXY, exchange.phase, Reason.INTERNAL, detail=repr(exc))
         return None
-
-    async def _read_head(self, exchange: Exchange, watchdog: Watchdog, plan: Plan) -> Request:
-        """The request head, within one budget for the whole of it (a slow sender gains nothing)."""
-        watchdog.deadlines.seconds = plan.seconds
-        self._wire.start_cycle(plan.head_limits)
-        armed = False
-        while True:
-            try:
-                request = self._wire.next_request()
-            except ProtocolError as exc:
-                self._note_refused_head(exchange)
-                raise ProxyError(
-                    Source.CLIENT, Phase.READ_HEAD, exc.reason, detail=exc.detail
-                ) from exc
-            if request is not None:
-                break
-            if not armed:
-                watchdog.arm("head")
-                armed = True
-            self._wire.feed(await self._receive_head_bytes(exchange))
-        exchange.method = request.method.decode("ascii")
-        exchange.target = request.target.decode("ascii")
-        exchange.version = request.version.decode("ascii")
-        self._request = request
-        return request
-
-    def _note_refused_head(self, exchange: Exchange) -> None:
-        """What the log can show of a request that was never understood."""
-        words = self._wire.refused_line.decode("latin-1").split(" ")
-        words += ["-"] * (3 - len(words))
-        exchange.method, exchange.target, exchange.version = (word or "-" for word in words[:3])
-        exchange.trace_id = new_trace_id()
-
-    async def _receive_head_bytes(self, exchange: Exchange) -> bytes:
-        try:
-            while (data := self._stream.receive_nowait(READ_SIZE)) is None:
-                await self._stream.wait_readable()
-        except (OSError, trio.ClosedResourceError) as exc:
-            raise ProxyError(
-                Source.CLIENT, Phase.READ_HEAD, Reason.CLIENT_GONE, detail=str(exc)
-            ) from exc
-        if not data:
-            detail = "ended inside a request head"
-            raise ProxyError(Source.CLIENT, Phase.READ_HEAD, Reason.CLIENT_GONE, detail=detail)
-        exchange.bytes_received += len(data)
-        return data
 
     def _is_trusted(self, plan: Plan) -> bool:
         """Whether the peer is a trusted proxy; looked up once per connection and set of rules."""
@@ -305,24 +258,6 @@ class Connection:
         if watchdog.scope.cancelled_caught:
             return _End.CLOSE
         return _End.KEEP_ALIVE if keep_alive else _End.LINGER
-
-    async def _linger(self) -> None:
-        """End our side, then read and drop what still comes, for a bounded while."""
-        left = LINGER_BYTES
-        with trio.move_on_after(LINGER_SECONDS):
-            try:
-                self._stream.send_eof()
-                while left > 0:
-                    size = self._stream.receive_into_nowait(self._service.relay_buffer)
-                    if size == 0:
-                        return
-                    left -= size or 0
-                    if size is None:
-                        await self._stream.wait_readable()
-                    else:
-                        await trio.lowlevel.checkpoint()
-            except (OSError, trio.ClosedResourceError):
-                return
 
     def _end(self, exchange: Exchange) -> None:
         """The last phase: always reached, also when everything is being torn down."""

@@ -7,7 +7,8 @@ import json
 import re
 
 from trio_proxy.errors import ProxyError
-from trio_proxy.headers import PROXY_NAME, HeaderRules, http_date
+from trio_proxy.forwarding import PROXY_NAME, HeaderRules
+from trio_proxy.headers import http_date
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Field, Request, ResponseHead, first_value, list_members
 

@@ -9,7 +9,7 @@ import trio
 from attrs import Factory, define, field, frozen
 
 from trio_proxy.contract import Handler
-from trio_proxy.headers import HeaderRules
+from trio_proxy.forwarding import HeaderRules
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.wire.requests import HeadLimits
 

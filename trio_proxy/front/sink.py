@@ -17,7 +17,8 @@ from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Fields, Request, ResponseHead
 from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog, send_all, send_borrowed
-from trio_proxy.wire.h1 import Chunk, ServerWire
+from trio_proxy.wire.h1 import ServerWire
+from trio_proxy.wire.reader import Chunk
 
 
 class H1Sink:

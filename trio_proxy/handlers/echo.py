@@ -7,8 +7,8 @@ import json
 import trio
 
 from trio_proxy.contract import Sink
+from trio_proxy.forwarding import Origin
 from trio_proxy.handlers.respond import respond
-from trio_proxy.headers import Origin
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import CHUNKED_BODY, Request, ResponseHead
 

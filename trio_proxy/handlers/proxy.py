@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trio_proxy.contract import Sink
-from trio_proxy.headers import HeaderRules, Origin
+from trio_proxy.forwarding import HeaderRules, Origin
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Request
 from trio_proxy.upstream.cluster import Cluster

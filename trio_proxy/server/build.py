@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trio_proxy.forwarding import HeaderRules
 from trio_proxy.front.service import Plan
 from trio_proxy.handlers.metrics import MetricsHandler
 from trio_proxy.handlers.proxy import ProxyHandler
-from trio_proxy.headers import HeaderRules
 from trio_proxy.settings import Settings
 from trio_proxy.upstream.cluster import Cluster, ClusterPlan
 from trio_proxy.wire.requests import HeadLimits

@@ -11,7 +11,6 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeAlias
 
 import trio
 
@@ -24,6 +23,7 @@ from trio_proxy.net.streams import Listener, Network
 from trio_proxy.policy.balance import RoundRobin
 from trio_proxy.server import build
 from trio_proxy.server.acceptor import Acceptor
+from trio_proxy.server.listeners import Change, Listeners
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.metrics import build_registry, render
@@ -39,10 +39,6 @@ MAX_METRICS_CONNS = 64
 
 #: What exchanges that a drain cuts off have to say so, in seconds.
 CUT_SECONDS = 1.0
-
-
-#: An address as it is configured, and which of several equal ones: port 0 can be asked for twice.
-ListenKey: TypeAlias = tuple[Address, int]
 
 
 class Telemetry:
@@ -83,7 +79,8 @@ class Proxy:
         self.stats = Stats()
         self._network = network
         self._on_exchange = on_exchange
-        self._listeners: dict[ListenKey, Listener] = {}
+        self._listeners = Listeners(network)
+        self._fresh: list[Listener] = []
         self._metrics_listener: Listener | None = None
         access = on_exchange if settings.logging.access else None
         self._telemetry = Telemetry(self.stats, access)
@@ -115,7 +112,7 @@ class Proxy:
     @property
     def addresses(self) -> list[Address]:
         """Where clients can connect, with real port numbers, in the order of the settings."""
-        return [listener.address for listener in self._listeners.values()]
+        return self._listeners.addresses
 
     @property
     def address(self) -> Address:
@@ -139,12 +136,12 @@ class Proxy:
 
     async def bind(self) -> None:
         """Bind every address of the settings. Raises OSError, and then leaves none bound."""
+        change = await self._listeners.prepare(self.settings.listen)
+        self._fresh, _ = self._listeners.swap(self.settings.listen, change)
         try:
-            for key in _listen_keys(self.settings):
-                self._listeners[key] = await self._network.listen(key[0])
             if self.settings.metrics_listen is not None:
                 self._metrics_listener = await self._network.listen(self.settings.metrics_listen)
-        except OSError:
+        except BaseException:
             self.close_listeners()
             raise
 
@@ -160,7 +157,7 @@ class Proxy:
             limit_name="connections to the metrics port",
         )
         background.start_soon(self.cluster.reap_idle)
-        for listener in self._listeners.values():
+        for listener in self._fresh:
             self._serve(listener)
         if self._metrics_listener is not None:
             self._serve_metrics(self._metrics_listener)
@@ -187,22 +184,17 @@ class Proxy:
             await self._reload(settings)
 
     async def _reload(self, settings: Settings) -> None:
-        kept = self._listeners_to_keep(settings)
-        fresh: dict[ListenKey, Listener] = {}
+        change = await self._listeners.prepare(settings.listen)
         fresh_metrics: Listener | None = None
         metrics_moved = settings.metrics_listen != self.settings.metrics_listen
         try:
-            for key in _listen_keys(settings):
-                if key not in kept:
-                    fresh[key] = await self._network.listen(key[0])
             if metrics_moved and settings.metrics_listen is not None:
                 fresh_metrics = await self._network.listen(settings.metrics_listen)
-        except OSError:
-            for listener in fresh.values():
-                listener.close()
+        except BaseException:
+            change.abandon()
             raise
         self._swap(settings)
-        self._swap_listeners(settings, kept, fresh)
+        self._swap_listeners(settings, change)
         if metrics_moved:
             self._swap_metrics_listener(fresh_metrics)
 
@@ -216,29 +208,11 @@ class Proxy:
         for upstream in gone:
             self._background.start_soon(self._let_go, upstream)
 
-    def _listeners_to_keep(self, settings: Settings) -> dict[ListenKey, Listener]:
-        """Those whose address stays; a port that the system chose can be named by its number."""
-        left = dict(self._listeners)
-        kept = {key: left.pop(key) for key in _listen_keys(settings) if key in left}
-        for key in _listen_keys(settings):
-            same = [old for old, listener in left.items() if listener.address == key[0]]
-            if key not in kept and same:
-                kept[key] = left.pop(same[0])
-        return kept
-
-    def _swap_listeners(
-        self,
-        settings: Settings,
-        kept: dict[ListenKey, Listener],
-        fresh: dict[ListenKey, Listener],
-    ) -> None:
-        for listener in self._listeners.values():
-            if listener not in kept.values():
-                log.info("no longer listening on %s", _shown(listener.address))
-                listener.close()
-        both = {**kept, **fresh}
-        self._listeners = {key: both[key] for key in _listen_keys(settings)}
-        for listener in fresh.values():
+    def _swap_listeners(self, settings: Settings, change: Change) -> None:
+        fresh, gone = self._listeners.swap(settings.listen, change)
+        for address in gone:
+            log.info("no longer listening on %s", _shown(address))
+        for listener in fresh:
             self._serve(listener)
 
     def _swap_metrics_listener(self, fresh: Listener | None) -> None:
@@ -269,8 +243,7 @@ class Proxy:
         if self.service.draining:
             return
         self.service.draining = True
-        for listener in self._listeners.values():
-            listener.close()
+        self._listeners.close()
         for connection in list(self.service.connections):
             connection.start_drain()
         with trio.move_on_after(self._drain_seconds()):
@@ -289,8 +262,7 @@ class Proxy:
 
     def close_listeners(self) -> None:
         """Close every listener; at the end of a stop or of a failed start."""
-        for listener in self._listeners.values():
-            listener.close()
+        self._listeners.close()
         if self._metrics_listener is not None:
             self._metrics_listener.close()
 
@@ -300,13 +272,6 @@ def check_settings(settings: object) -> None:
     if not isinstance(settings, Settings):
         kind = type(settings).__name__
         raise TypeError(f"expected trio_proxy.Settings, got {kind}; trio_proxy.load_file reads one")
-
-
-def _listen_keys(settings: Settings) -> list[ListenKey]:
-    return [
-        (address, settings.listen[:index].count(address))
-        for index, address in enumerate(settings.listen)
-    ]
 
 
 def _shown(address: Address) -> str:

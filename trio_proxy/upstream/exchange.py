@@ -11,20 +11,14 @@ import trio
 
 from trio_proxy.contract import Sink
 from trio_proxy.errors import ProtocolError, ProxyError, Reason, Source
-from trio_proxy.headers import (
-    HeaderRules,
-    Origin,
-    client_fields,
-    interim_fields,
-    trailer_fields,
-    upstream_fields,
-)
+from trio_proxy.forwarding import HeaderRules, Origin
+from trio_proxy.headers import client_fields, interim_fields, trailer_fields, upstream_fields
 from trio_proxy.lifecycle import STALE, Exchange, Phase, Try
-from trio_proxy.messages import Fields, Framing, Request, ResponseHead
-from trio_proxy.net.streams import READ_SIZE, Stream
-from trio_proxy.net.tunnel import Tunnel
-from trio_proxy.net.watchdog import receive, receive_later
+from trio_proxy.messages import Fields, Request, ResponseHead
+from trio_proxy.net.streams import Stream
+from trio_proxy.upstream.answer import UpstreamReader, malformed, relay_body
 from trio_proxy.upstream.cluster import Lease
+from trio_proxy.upstream.switch import switch_protocols
 from trio_proxy.upstream.upload import Upload
 from trio_proxy.wire.h1 import ClientWire
 from trio_proxy.wire.requests import HeadLimits
@@ -57,7 +51,7 @@ class UpstreamExchange:
         self._rules = rules
         self._limits = limits
         self._upload: Upload | None = None
-        self._awaiting_upstream = False
+        self._reader = UpstreamReader(sink.watchdog, self._is_uploading)
         #: What was sent of the body with the head, kept while it may have to be sent again.
         self._first_piece = b""
         self._nothing_taken = False
@@ -80,7 +74,9 @@ class UpstreamExchange:
             self._record.outcome = str(head.status)
             self._record.head_seconds = trio.current_time() - self._tried_at
             if head.status == 101:
-                await self._run_tunnel(head)
+                head.fields = interim_fields(head, self._origin.trace_id)
+                stream = await self._lease.stream()
+                await switch_protocols(head, stream, self._wire, self._sink, self._exchange)
                 return ()
             return await self._relay(head)
         finally:
@@ -180,19 +176,13 @@ class UpstreamExchange:
     def _on_upload_change(self) -> None:
         if self._exchange.phase in (Phase.SEND, Phase.AWAIT_HEAD):
             self._exchange.phase = self._phase_before_head()
-        if self._awaiting_upstream:
-            self._sink.watchdog.arm(self._read_wait())
+        self._reader.turn_changed()
 
     def _phase_before_head(self) -> Phase:
-        return Phase.AWAIT_HEAD if self._read_wait() else Phase.SEND
+        return Phase.SEND if self._is_uploading() else Phase.AWAIT_HEAD
 
-    def _read_wait(self) -> str:
-        """The read deadline starts when the request has been sent, as nginx's does.
-
-        It runs as well while the client waits for a 100: then it is the upstream's turn.
-        """
-        uploading = self._upload is not None and self._upload.is_moving
-        return "" if uploading else "read"
+    def _is_uploading(self) -> bool:
+        return self._upload is not None and self._upload.is_moving
 
     async def _await_head(self, stream: Stream) -> ResponseHead:
         self._exchange.phase = self._phase_before_head()
@@ -202,7 +192,7 @@ class UpstreamExchange:
             try:
                 head = self._wire.next_response()
             except ProtocolError as exc:
-                raise self._malformed(exc) from exc
+                raise malformed(exc, self._exchange.phase) from exc
             if head is None:
                 data = await self._receive_head_bytes(stream, first=not heard_anything)
                 heard_anything = True
@@ -214,14 +204,10 @@ class UpstreamExchange:
                 await self._relay_interim(head, interims)
 
     async def _receive_head_bytes(self, stream: Stream, *, first: bool) -> bytes:
-        self._awaiting_upstream = True
         try:
-            wait = self._read_wait()
-            data = await receive_later(stream, READ_SIZE, self._sink.watchdog, wait)
+            data = await self._reader.receive_later(stream)
         except (OSError, trio.ClosedResourceError) as exc:
             raise self._reset(str(exc), first) from exc
-        finally:
-            self._awaiting_upstream = False
         if not data:
             raise self._reset("closed before the response head was complete", first)
         return data
@@ -232,16 +218,10 @@ class UpstreamExchange:
             Source.UPSTREAM, phase, Reason.CONNECTION_RESET, detail=detail, retryable=retryable
         )
 
-    def _malformed(self, exc: ProtocolError) -> ProxyError:
-        upgrade = exc.reason is Reason.UPGRADE_FAILED
-        reason = exc.reason if upgrade else Reason.RESPONSE_MALFORMED
-        return ProxyError(Source.UPSTREAM, self._exchange.phase, reason, detail=exc.detail)
-
     async def _relay_interim(self, head: ResponseHead, count: int) -> None:
         if count > MAX_INTERIM_RESPONSES:
-            raise self._malformed(
-                ProtocolError(Reason.RESPONSE_MALFORMED, "too many interim responses")
-            )
+            error = ProtocolError(Reason.RESPONSE_MALFORMED, "too many interim responses")
+            raise malformed(error, self._exchange.phase)
         head.fields = interim_fields(head, self._origin.trace_id)
         if self._request.version == b"1.1":
             await self._sink.inform(head)
@@ -256,111 +236,7 @@ class UpstreamExchange:
         stream = await self._lease.stream()
         head.fields = client_fields(head, self._origin.trace_id)
         sink.start(head)
-        if wire.body.framing is Framing.LENGTH:
-            await self._relay_known_length(stream)
-        else:
-            await self._relay_decoded(stream)
+        await relay_body(wire, stream, sink, self._reader)
         uploaded = self._upload is None or self._upload.complete
         self._lease.reusable = head.keep_alive and uploaded and not wire.leftover
         return trailer_fields(wire.trailers, head.options)
-
-    async def _relay_decoded(self, stream: Stream) -> None:
-        """A chunked body, or one that ends with the connection, or none."""
-        wire, sink = self._wire, self._sink
-        while True:
-            try:
-                data = wire.take_body()
-            except ProtocolError as exc:
-                raise self._malformed(exc) from exc
-            if data:
-                sink.write(data)
-            if wire.body_complete:
-                return
-            await sink.flush()
-            if wire.has_more_body:
-                continue
-            data = await self._receive_body_bytes(stream)
-            if data:
-                wire.feed(data)
-            else:
-                self._feed_eof()
-
-    def _feed_eof(self) -> None:
-        try:
-            self._wire.feed_eof()
-        except ProtocolError as exc:
-            raise self._truncated(exc.detail) from exc
-
-    async def _receive_body_bytes(self, stream: Stream) -> bytes:
-        self._awaiting_upstream = True
-        try:
-            return await receive(stream, READ_SIZE, self._sink.watchdog, self._read_wait())
-        except (OSError, trio.ClosedResourceError) as exc:
-            raise self._truncated(str(exc)) from exc
-        finally:
-            self._awaiting_upstream = False
-
-    def _truncated(self, detail: str) -> ProxyError:
-        return ProxyError(Source.UPSTREAM, Phase.STREAM, Reason.RESPONSE_TRUNCATED, detail=detail)
-
-    async def _relay_known_length(self, stream: Stream) -> None:
-        """What came with the head first; the rest goes from socket to socket."""
-        wire, sink = self._wire, self._sink
-        if data := wire.take_body():
-            sink.write(data)
-        if wire.body_complete:
-            return
-        await sink.flush()
-        while not wire.body_complete:
-            view = await self._receive_borrowed(stream)
-            wire.count_bypassed(len(view))
-            await sink.send_through(view)
-
-    async def _receive_borrowed(self, stream: Stream) -> memoryview:
-        """Body bytes in the shared buffer, valid until the next await."""
-        buffer = self._sink.relay_buffer[: self._wire.remaining]
-        watchdog = self._sink.watchdog
-        self._awaiting_upstream = True
-        try:
-            while (size := stream.receive_into_nowait(buffer)) is None:
-                watchdog.arm(self._read_wait())
-                await stream.wait_readable()
-        except (OSError, trio.ClosedResourceError) as exc:
-            raise self._truncated(str(exc)) from exc
-        finally:
-            self._awaiting_upstream = False
-        if not size:
-            raise self._truncated(f"{self._wire.remaining} bytes of the body are missing")
-        return buffer[:size]
-
-    async def _run_tunnel(self, head: ResponseHead) -> None:
-        exchange, sink = self._exchange, self._sink
-        upstream = await self._lease.stream()
-        head.fields = interim_fields(head, self._origin.trace_id)
-        client, from_client = await sink.switch_protocols(head)
-        exchange.phase = Phase.STREAM
-        seconds = sink.watchdog.deadlines.seconds["tunnel_idle"]
-        tunnel = Tunnel(client, upstream, seconds)
-        try:
-            in_time = await tunnel.run(
-                from_left=from_client,
-                from_right=self._wire.take_leftover(),
-                count_rightwards=self._count_received,
-                count_leftwards=self._count_sent,
-            )
-        except OSError as exc:
-            if tunnel.failed is client:
-                raise ProxyError(
-                    Source.CLIENT, Phase.STREAM, Reason.CLIENT_GONE, detail=str(exc)
-                ) from exc
-            raise self._truncated(f"tunnel: {exc}") from exc
-        if not in_time:
-            detail = f"tunnel_idle deadline of {seconds * 1000:.0f} ms passed"
-            raise ProxyError(Source.PROXY, Phase.STREAM, Reason.TUNNEL_IDLE, detail=detail)
-
-    def _count_received(self, size: int) -> None:
-        self._exchange.bytes_received += size
-
-    def _count_sent(self, size: int) -> None:
-        self._exchange.bytes_sent += size
-        self._exchange.body_bytes_sent += size

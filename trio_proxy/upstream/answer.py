@@ -1,0 +1,142 @@
+"""Reading an upstream's answer and passing its body on, piece by piece.
+
+A body of known length goes from socket to socket through the shared buffer; any other is decoded
+and framed anew. Nothing is read while the client takes nothing: a slow reader stops the upstream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from trio_proxy.contract import Sink
+from trio_proxy.errors import ProtocolError, ProxyError, Reason, Source
+from trio_proxy.lifecycle import Phase
+from trio_proxy.messages import Framing
+from trio_proxy.net.streams import READ_SIZE, Stream
+from trio_proxy.net.watchdog import Watchdog, receive, receive_later
+from trio_proxy.wire.h1 import ClientWire
+
+
+class UpstreamReader:
+    """Waits for an upstream's bytes under the read deadline.
+
+    That deadline starts when the request has been sent, as nginx's does: while the body is on its
+    way (``is_uploading``) it is not the upstream's turn. Methods raise OSError or
+    `trio.ClosedResourceError` if the connection fails.
+    """
+
+    def __init__(self, watchdog: Watchdog, is_uploading: Callable[[], bool]) -> None:
+        self._watchdog = watchdog
+        self._is_uploading = is_uploading
+        self._waiting = False
+
+    def _wait(self) -> str:
+        return "" if self._is_uploading() else "read"
+
+    def turn_changed(self) -> None:
+        """The upload has begun or ended: start or stop the deadline of a wait under way."""
+        if self._waiting:
+            self._watchdog.arm(self._wait())
+
+    async def receive(self, stream: Stream) -> bytes:
+        """The next bytes, ``b""`` at the end."""
+        self._waiting = True
+        try:
+            return await receive(stream, READ_SIZE, self._watchdog, self._wait())
+        finally:
+            self._waiting = False
+
+    async def receive_later(self, stream: Stream) -> bytes:
+        """`receive` for when nothing can have come yet."""
+        self._waiting = True
+        try:
+            return await receive_later(stream, READ_SIZE, self._watchdog, self._wait())
+        finally:
+            self._waiting = False
+
+    async def receive_into(self, stream: Stream, buffer: memoryview) -> int:
+        """The number of bytes put into a buffer that others use at the next await; 0 at the end."""
+        self._waiting = True
+        try:
+            while (size := stream.receive_into_nowait(buffer)) is None:
+                self._watchdog.arm(self._wait())
+                await stream.wait_readable()
+        finally:
+            self._waiting = False
+        return size
+
+
+async def relay_body(wire: ClientWire, stream: Stream, sink: Sink, reader: UpstreamReader) -> None:
+    """Push the body behind the head that was read into the sink; its end is left to the caller.
+
+    Raises ProxyError if the upstream cuts it off or breaks its framing.
+    """
+    try:
+        if wire.body.framing is Framing.LENGTH:
+            await _relay_known_length(wire, stream, sink, reader)
+        else:
+            await _relay_decoded(wire, stream, sink, reader)
+    except (OSError, trio.ClosedResourceError) as exc:
+        raise truncated(str(exc)) from exc
+
+
+async def _relay_decoded(
+    wire: ClientWire, stream: Stream, sink: Sink, reader: UpstreamReader
+) -> None:
+    """A chunked body, or one that ends with the connection, or none."""
+    while True:
+        try:
+            data = wire.take_body()
+        except ProtocolError as exc:
+            raise malformed(exc, Phase.STREAM) from exc
+        if data:
+            sink.write(data)
+        if wire.body_complete:
+            return
+        await sink.flush()
+        if wire.has_more_body:
+            continue
+        data = await reader.receive(stream)
+        if data:
+            wire.feed(data)
+        else:
+            _feed_eof(wire)
+
+
+def _feed_eof(wire: ClientWire) -> None:
+    try:
+        wire.feed_eof()
+    except ProtocolError as exc:
+        raise truncated(exc.detail) from exc
+
+
+async def _relay_known_length(
+    wire: ClientWire, stream: Stream, sink: Sink, reader: UpstreamReader
+) -> None:
+    """What came with the head first; the rest goes from socket to socket."""
+    if data := wire.take_body():
+        sink.write(data)
+    if wire.body_complete:
+        return
+    await sink.flush()
+    while not wire.body_complete:
+        buffer = sink.relay_buffer[: wire.remaining]
+        size = await reader.receive_into(stream, buffer)
+        if not size:
+            raise truncated(f"{wire.remaining} bytes of the body are missing")
+        wire.count_bypassed(size)
+        await sink.send_through(buffer[:size])
+
+
+def truncated(detail: str) -> ProxyError:
+    """The upstream has cut off its answer."""
+    return ProxyError(Source.UPSTREAM, Phase.STREAM, Reason.RESPONSE_TRUNCATED, detail=detail)
+
+
+def malformed(exc: ProtocolError, phase: Phase) -> ProxyError:
+    """The upstream has said something that is not HTTP, or not what was asked for."""
+    upgrade = exc.reason is Reason.UPGRADE_FAILED
+    reason = exc.reason if upgrade else Reason.RESPONSE_MALFORMED
+    return ProxyError(Source.UPSTREAM, phase, reason, detail=exc.detail)
