@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from trio_proxy.addresses import Address
+from trio_proxy.addresses import Address, TcpAddress
 from trio_proxy.net.streams import Listener, Network
 
 #: An address as it is configured, and which of several equal ones: port 0 can be asked for twice.
@@ -53,13 +53,16 @@ class Listeners:
         return change
 
     def _keep(self, wanted: Sequence[Address]) -> dict[ListenKey, Listener]:
-        """Those whose address stays; a port that the system chose can be named by its number."""
+        """Those whose address stays; a port that the system chose can be named by its number.
+
+        Numbers choose first: only what they leave over may stand for a port 0.
+        """
         left = dict(self._bound)
-        kept = {key: left.pop(key) for key in _keys(wanted) if key in left}
-        for key in _keys(wanted):
-            same = [old for old, listener in left.items() if listener.address == key[0]]
-            if key not in kept and same:
-                kept[key] = left.pop(same[0])
+        kept: dict[ListenKey, Listener] = {}
+        for key in sorted(_keys(wanted), key=_is_any_port):
+            same = [old for old in left if key[0] in (old[0], left[old].address)]
+            if same:
+                kept[key] = left.pop(key if key in same else same[0])
         return kept
 
     def swap(
@@ -77,6 +80,10 @@ class Listeners:
         """Close them all."""
         for listener in self._bound.values():
             listener.close()
+
+
+def _is_any_port(key: ListenKey) -> bool:
+    return isinstance(key[0], TcpAddress) and key[0].port == 0
 
 
 def _keys(addresses: Sequence[Address]) -> list[ListenKey]:

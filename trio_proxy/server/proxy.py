@@ -186,7 +186,8 @@ class Proxy:
     async def _reload(self, settings: Settings) -> None:
         change = await self._listeners.prepare(settings.listen)
         fresh_metrics: Listener | None = None
-        metrics_moved = settings.metrics_listen != self.settings.metrics_listen
+        same = (self.settings.metrics_listen, self.metrics_address)
+        metrics_moved = settings.metrics_listen not in same
         try:
             if metrics_moved and settings.metrics_listen is not None:
                 fresh_metrics = await self._network.listen(settings.metrics_listen)
