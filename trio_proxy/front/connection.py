@@ -291,7 +291,8 @@ class Connection:
             return False  # the reader, or the tunnel, comes upon it in order
         if not sink.body.complete:
             return not sink.body.can_still_complete()
-        return trio.current_time() - sink.body.completed_at > HALF_CLOSE_SECONDS
+        since = trio.current_time() - sink.body.completed_at
+        return since > HALF_CLOSE_SECONDS + self._stream.hangup_lag
 
     def start_drain(self) -> None:
         """Close if idle; otherwise the exchange under way is the last one."""

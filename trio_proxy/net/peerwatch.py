@@ -27,6 +27,9 @@ SWEEP_SECONDS = 0.05
 class PeerWatch(Protocol):
     """Calls ``callback(reset)`` once for a FIN (False), once for a reset or full close (True)."""
 
+    #: By how many seconds a call can lag behind the event.
+    lag: float
+
     def add(self, sock: socket.socket, callback: Callable[[bool], None]) -> None: ...
 
     def remove(self, sock: socket.socket) -> None: ...
@@ -38,6 +41,8 @@ class PeerWatch(Protocol):
 
 class EpollPeerWatch:
     """`PeerWatch` for Linux."""
+
+    lag = 0.0
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -67,6 +72,8 @@ class EpollPeerWatch:
 
 class SweepingPeerWatch:
     """`PeerWatch` for systems without epoll."""
+
+    lag = SWEEP_SECONDS
 
     def __init__(self) -> None:
         self._callbacks: dict[socket.socket, Callable[[bool], None]] = {}

@@ -42,6 +42,7 @@ class SocketStream:
         "_on_hangup",
         "_socket",
         "_watch",
+        "hangup_lag",
         "peer",
     )
 
@@ -52,6 +53,7 @@ class SocketStream:
         self._closed = False
         self._eof_sent = False
         self.peer = peer
+        self.hangup_lag = watch.lag
         self._on_hangup: HangupCallback | None = None
         self._missed: list[bool] = []
         watch.add(sock, self._hangup)

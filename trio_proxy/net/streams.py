@@ -31,6 +31,9 @@ class Stream(Protocol):
     #: The peer's address without a port: an IP literal, or ``unix:``.
     peer: str
 
+    #: By how many seconds `on_hangup` can lag behind what it reports.
+    hangup_lag: float
+
     #: Called once when the peer has shut down its sending side (``False``) and once when it has
     #: reset the connection (``True``). It runs between task steps and must only do bookkeeping. A
     #: FIN is reported even while unread bytes lie in front of it. After a `send_eof` of ours a

@@ -41,6 +41,9 @@ class SimStream:
 
     _other: SimStream
 
+    #: The simulated network tells at once.
+    hangup_lag = 0.0
+
     def __init__(self, local: str, peer: str, *, incoming: Pipe, outgoing: Pipe, hub: Hub) -> None:
         self.peer = peer
         self.local = local

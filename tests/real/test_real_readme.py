@@ -1,0 +1,103 @@
+"""What the README shows is what there is."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import trio
+from processes import ROOT
+from prometheus_client.parser import text_string_to_metric_families
+from proxy_process import ProxyProcess
+
+import trio_proxy.testing
+from trio_proxy.config import parse
+from trio_proxy.settings import Settings
+from trio_proxy.telemetry.metrics import build_registry, render
+from trio_proxy.telemetry.stats import Stats
+
+README = (ROOT / "README.md").read_text()
+
+
+def section(title: str) -> str:
+    """The text under a heading of the second level."""
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def test_the_configuration_loads() -> None:
+    """With the values that it shows."""
+    (text,) = blocks("toml", section("A configuration"))
+    settings = parse(text, source="README.md")
+    assert [str(address) for address in settings.listen] == ["127.0.0.1:8080"]
+    assert [upstream.port for upstream in settings.upstreams] == [9001, 9002]
+    assert settings.upstreams[1].max_conns == 20
+    assert settings.timeouts.total_ms == 30_000
+    assert settings.limits.max_body_bytes == 10 * 1024 * 1024
+    assert len(settings.headers.trusted_proxies) == 1
+
+
+def test_the_problems_are_what_check_says(tmp_path: Path) -> None:
+    """Line for line, for a file with that one mistake."""
+    (expected,) = blocks("text", section("A configuration"))
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "proxy.toml").write_text(
+        '[[upstreams]]\nhost = "127.0.0.1"\nport = 9001\n'
+        '[[upstreams]]\nhost = "127.0.0.1"\nprot = 9002\n'
+    )
+    with ProxyProcess("check", "conf/proxy.toml", cwd=tmp_path) as proxy:
+        assert proxy.wait_for_end() == 2
+    assert proxy.err.text().splitlines() == expected.splitlines()
+
+
+def test_the_program_runs_up_to_its_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that it names is there."""
+    program, _ = blocks("python")
+    started = []
+    monkeypatch.setattr(trio, "run", started.append)
+    names: dict[str, object] = {}
+    exec(compile(program, "README.md", "exec"), names)
+    assert started == [names["main"]]
+    assert inspect.iscoroutinefunction(names["main"])
+    assert isinstance(names["settings"], Settings)
+
+
+def test_the_example_of_the_simulated_network_compiles() -> None:
+    """And `SimNet` has what it calls."""
+    _, example = blocks("python")
+    compile(example, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    called = set(re.findall(r"\bnet\.(\w+)\(", example))
+    assert called
+    assert all(hasattr(trio_proxy.testing.SimNet, name) for name in called)
+
+
+def test_the_metrics_are_there() -> None:
+    """Each by its name, and with the labels that are named."""
+    stats = Stats()
+    stats.upstream("127.0.0.1:9001")
+    stats.queue_length["default"] = 0
+    body, _ = render(build_registry(stats), "text/plain")
+    families = list(text_string_to_metric_families(body.decode()))
+    labels: dict[str, set[str]] = {}
+    for family in families:
+        for sample in family.samples:
+            labels.setdefault(sample.name, set()).update(sample.labels)
+            if family.type == "histogram":
+                labels.setdefault(family.name, set()).update(set(sample.labels) - {"le"})
+    named = re.findall(r"`(proxy_[a-z_]+)(?:\{([a-z_,]+)\})?`", README)
+    assert len(named) >= 8
+    for name, shown in named:
+        assert name in labels
+        assert labels[name] == set(shown.split(",") if shown else ()), name
+
+
+@pytest.mark.parametrize("file", ["conf/proxy.toml", "conf/reference.toml", "bench/README.md"])
+def test_the_files_that_it_names_are_there(file: str) -> None:
+    assert f"`{file}`" in README
+    assert (ROOT / file).is_file()
