@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import logging
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -162,7 +163,14 @@ async def test_drain_is_bounded(echo_port: int) -> None:
         await until_asked(proxy)
 
 
-async def test_reload_by_hand(echo_port: int, tmp_path: object) -> None:
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+async def test_reload_by_hand(echo_port: int, taken_port: int, tmp_path: object) -> None:
     """`Proxy.reload` takes new settings, and refuses an address that is taken without a change."""
     path = UnixAddress(f"{tmp_path}/more.sock")
     async with tidy_proxy(settings_for(echo_port)) as proxy:
@@ -171,17 +179,17 @@ async def test_reload_by_hand(echo_port: int, tmp_path: object) -> None:
         assert proxy.addresses == [before, path]
         answer = await trio.to_thread.run_sync(get, path.path, "/status/200")
         assert answer.status == 200
-        taken = settings_for(echo_port, listen=(ANY, TcpAddress("127.0.0.1", echo_port)))
+        taken = settings_for(echo_port, listen=(ANY, TcpAddress("127.0.0.1", taken_port)))
         with pytest.raises(OSError, match="cannot listen on"):
             await proxy.reload(taken)
         assert proxy.addresses == [before, path]
         assert (await ask(proxy, "/status/200")).status == 200
 
 
-async def test_taken_address_is_an_oserror(echo_port: int) -> None:
+async def test_taken_address_is_an_oserror(echo_port: int, taken_port: int) -> None:
     """What cannot be bound is told by the exception itself, and leaves nothing open."""
-    taken = settings_for(echo_port, listen=(ANY, TcpAddress("127.0.0.1", echo_port)))
-    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{echo_port}: Address already"):
+    taken = settings_for(echo_port, listen=(ANY, TcpAddress("127.0.0.1", taken_port)))
+    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{taken_port}: Address already"):
         async with tidy_proxy(taken):
             pytest.fail("it was bound")  # pragma: no cover
 
