@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("world", "scenario", "simnet_pairs")
+pytest.register_assert_rewrite("conversation", "world", "scenario", "simnet_pairs")
 
 from world import run  # noqa: E402 - its asserts have to be rewritten first
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import attrs
 import trio
-from world import Message, Speaker, World
+from conversation import Message, Speaker
+from world import World
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Exchange, Phase

@@ -9,8 +9,9 @@ from contextlib import suppress
 
 import pytest
 import trio
+from conversation import Speaker
 from scenario import GET, ending, only, post, send_quietly
-from world import Speaker, world
+from world import world
 
 from trio_proxy.front.service import RELAY_BUFFER_SIZE
 from trio_proxy.net.streams import READ_SIZE

@@ -8,8 +8,9 @@ from ipaddress import ip_network
 
 import pytest
 import trio
+from conversation import Message, Speaker
 from scenario import SWITCH, UPGRADE, post
-from world import GET, Message, Speaker, World, world
+from world import GET, World, world
 
 from trio_proxy.config import ConfigError, parse
 from trio_proxy.errors import Reason

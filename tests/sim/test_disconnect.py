@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from conversation import Speaker
 from scenario import (
     GET,
     OK,
@@ -20,7 +21,7 @@ from scenario import (
     timeouts,
     upstream_errors,
 )
-from world import Speaker, World, world
+from world import World, world
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase

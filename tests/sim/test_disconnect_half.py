@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
+from conversation import Speaker
 from scenario import GET, OK, ending, how_it_ends, only, post, send_quietly
-from world import Speaker, world
+from world import world
 
 from trio_proxy.errors import Reason
 from trio_proxy.settings import Limits

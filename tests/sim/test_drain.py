@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from conversation import Speaker
 from scenario import (
     GET,
     OK,
@@ -20,7 +21,7 @@ from scenario import (
     send_for_ever,
     send_quietly,
 )
-from world import Speaker, World, world
+from world import World, world
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase

@@ -7,7 +7,8 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 import trio
-from world import GET, Message, World, settings_for, world
+from conversation import Message
+from world import GET, World, settings_for, world
 
 from trio_proxy.settings import HeaderSettings, Limits, Timeouts
 

@@ -7,7 +7,8 @@ from ipaddress import ip_network
 
 import pytest
 import trio
-from world import CLIENT, GET, Message, World, world
+from conversation import Message
+from world import CLIENT, GET, World, world
 
 from trio_proxy.settings import HeaderSettings, Timeouts
 

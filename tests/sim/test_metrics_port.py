@@ -7,9 +7,10 @@ runs at the pace of real time, and nothing waits for it to pass.
 from __future__ import annotations
 
 import pytest
+from conversation import Message
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
-from world import GET, METRICS, Message, World, world
+from world import GET, METRICS, World, world
 
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: m\r\n\r\n"
 UPSTREAM = (("upstream", "10.1.0.1:9000"),)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
+from conversation import Speaker
 from scenario import GET, OK, connections, ending, now_ms, only, post, refusal, upstream_errors
-from world import Speaker, World, world
+from world import World, world
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase

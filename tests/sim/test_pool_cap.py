@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import trio
+from conversation import Speaker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scenario import OK, connections, member, only
-from world import Speaker, World, run, world
+from world import World, run, world
 
 from trio_proxy.settings import Limits
 from trio_proxy.testing import SimNet

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import trio
+from conversation import Speaker
 from scenario import GET, OK, connections, ending, only, post, upstream_errors
-from world import Speaker, World, world
+from world import World, world
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase

@@ -19,10 +19,11 @@ from contextlib import suppress
 
 import trio
 from attrs import asdict, field, frozen
+from conversation import Message, Speaker
 from hypothesis import HealthCheck, given, settings
 from scenario import now_ms
 from test_random_plans import Client, Exchange, Plan, cut_up, plans
-from world import PROXY, Message, Speaker, World, run, settings_for, world
+from world import PROXY, World, run, settings_for, world
 
 from trio_proxy.errors import Reason
 from trio_proxy.settings import Limits, Timeouts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from world import GET, Message, World, world
+from conversation import Message
+from world import GET, World, world
 
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.settings import Limits

@@ -6,7 +6,8 @@ import logging
 
 import pytest
 import trio
-from world import CLIENT, GET, Speaker, run, world
+from conversation import Speaker
+from world import CLIENT, GET, run, world
 
 from trio_proxy.errors import ProxyError
 from trio_proxy.testing import SimNet

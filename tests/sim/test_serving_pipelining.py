@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from world import GET, Speaker, world
+from conversation import Speaker
+from world import GET, world
 
 from trio_proxy.net.streams import READ_SIZE
 from trio_proxy.settings import Timeouts

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from world import GET, Message, Speaker, World, world
+from conversation import Message, Speaker
+from world import GET, World, world
 
 from trio_proxy.settings import Timeouts
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from world import GET, Message, world
+from conversation import Message
+from world import GET, world
 
 from trio_proxy.settings import Limits
 

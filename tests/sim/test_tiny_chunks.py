@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from conversation import Message, Speaker
 from scenario import all_at_once
-from world import GET, Message, Speaker, World, world
+from world import GET, World, world
 
 from trio_proxy.testing import SimNet
 

@@ -6,7 +6,8 @@ from contextlib import suppress
 
 import pytest
 import trio
-from world import GET, Speaker, World, world
+from conversation import Speaker
+from world import GET, World, world
 
 from trio_proxy.errors import Reason
 from trio_proxy.settings import Timeouts

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from world import GET, Speaker, World, world
+from conversation import Speaker
+from world import GET, World, world
 
 from trio_proxy.errors import Reason
 
