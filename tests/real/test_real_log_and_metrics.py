@@ -26,7 +26,8 @@ def test_text_line_of_a_request(tmp_path: Path, echo_port: int) -> None:
         line = proxy.err.wait_for("trio_proxy.access.*").string
         assert re.fullmatch(
             rf'{STAMP} - trio_proxy\.access - INFO - 127\.0\.0\.1 "GET /status/200\?x=1 HTTP/1\.1"'
-            rf" 200 11B \d+\.\dms upstream=127\.0\.0\.1:{echo_port} trace_id=({UUID}) in=\d+B",
+            rf" 200 11B \d+\.\dms upstream=127\.0\.0\.1:{echo_port} trace_id=({UUID}) in=\d+B"
+            r" tries=1 phase=stream",
             line,
         )
         assert f"trace_id={answer.header('x-trace-id')} " in line

@@ -78,6 +78,7 @@ def test_completed_exchange() -> None:
     assert text(DONE) == (
         '2026-01-21 23:36:43,120 - trio_proxy.access - INFO - 127.0.0.1 "GET / HTTP/1.1" '
         "200 204B 1.9ms upstream=127.0.0.1:9001 trace_id=4f2c in=78B"
+        " tries=1 phase=stream"
     )
 
 
@@ -90,7 +91,7 @@ def test_failed_exchange_names_phase_reason_and_every_try() -> None:
 
 def test_answer_after_a_retry_names_the_tries() -> None:
     retried = evolve(DONE, tries=[Try("a:1", "connection_reset"), Try("b:1", "200")])
-    assert text(retried).endswith(" in=78B tries=2 tried=a:1:connection_reset,b:1:200")
+    assert text(retried).endswith(" in=78B tries=2 phase=stream tried=a:1:connection_reset,b:1:200")
 
 
 def test_refused_head_has_placeholders() -> None:

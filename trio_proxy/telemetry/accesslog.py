@@ -37,32 +37,28 @@ def ended_wall(exchange: Exchange) -> float:
 
 
 def access_text(exchange: Exchange) -> str:
-    """The message of the line, as the contract's ``Log`` section has it."""
+    """The message of the line: the request and its outcome, then ``key=value`` pairs."""
     request = f"{exchange.method} {exchange.target} {_protocol(exchange.version)}"
     line = (
         f'{_word(exchange.client_ip or exchange.peer)} "{_quoted(request)}"'
         f" {exchange.status:03d} {exchange.body_bytes_sent}B {_milliseconds(exchange):.1f}ms"
         f" upstream={_word(exchange.upstream)} trace_id={_word(exchange.trace_id)}"
-        f" in={exchange.bytes_received}B"
+        f" in={exchange.bytes_received}B tries={len(exchange.tries)}"
+        f" phase={exchange.ended_in.value}"
     )
-    error, tries = exchange.error, len(exchange.tries)
-    if error is None and tries == 1 and exchange.status:
+    if exchange.error is None and len(exchange.tries) < 2:
         return line
-    return line + _tail(exchange, error)
+    return line + _tail(exchange, exchange.error)
 
 
 def _tail(exchange: Exchange, error: ProxyError | None) -> str:
-    """The pairs that an exchange answered at the first try does not have."""
+    """The pairs that only a failure or a second try has."""
     pairs = []
-    if len(exchange.tries) != 1:
-        pairs.append(f" tries={len(exchange.tries)}")
-    if error is not None or not exchange.status:
-        pairs.append(f" phase={exchange.ended_in.value}")
     if error is not None:
         pairs.append(f" error={error.reason.slug}")
         if error.detail:
             pairs.append(f' detail="{_quoted(error.detail)}"')
-    if exchange.tries and (error is not None or len(exchange.tries) > 1):
+    if exchange.tries:
         tried = ",".join(f"{_word(t.upstream)}:{_outcome(t.outcome)}" for t in exchange.tries)
         pairs.append(f" tried={tried}")
     return "".join(pairs)
