@@ -63,7 +63,6 @@ class Reason(enum.Enum):
     TOTAL_TIMEOUT = Verdict(504, "http_response_timeout", "total deadline passed")
     TUNNEL_IDLE = Verdict(504, "connection_read_timeout", "tunnel_idle deadline passed")
 
-    NO_UPSTREAM = Verdict(503, "destination_unavailable", "no upstream available")
     QUEUE_FULL = Verdict(503, "connection_limit_reached", "too many requests are waiting")
     QUEUE_TIMEOUT = Verdict(503, "connection_limit_reached", "no upstream connection came free")
     OUT_OF_RESOURCES = Verdict(503, "proxy_internal_error", "proxy is out of resources")

@@ -100,7 +100,6 @@ class Proxy:
         self._metrics_handler = handler
         self._reloading = trio.Lock()
         self._background: trio.Nursery
-        self._connections: trio.Nursery
         self._acceptor: Acceptor
         self._metrics_acceptor: Acceptor
 
@@ -148,7 +147,6 @@ class Proxy:
     def start(self, background: trio.Nursery, connections: trio.Nursery) -> None:
         """Begin to serve what was bound."""
         self._background = background
-        self._connections = connections
         self._acceptor = Acceptor(self.service, self.client_limiter, connections)
         self._metrics_acceptor = Acceptor(
             self._metrics_service,

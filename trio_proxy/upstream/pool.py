@@ -54,9 +54,8 @@ class UpstreamConnection:
 
     upstream: Upstream
     stream: Stream | None = None
-    wire: ClientWire = field(factory=lambda: ClientWire(HeadLimits()), repr=False)
-    #: Exchanges that were completed on it.
-    uses: int = 0
+    #: Made with the stream, and as old as it.
+    wire: ClientWire = field(init=False, repr=False)
     idle_until: float = 0.0
     #: The peer has hung up, so no further request may be sent.
     dead: bool = False
@@ -65,7 +64,6 @@ class UpstreamConnection:
         """A fresh stream was dialled for this connection."""
         self.stream = stream
         self.dead = False
-        self.uses = 0
         self.wire = ClientWire(HeadLimits())
         stream.on_hangup = self._on_hangup
 
@@ -134,11 +132,10 @@ class Upstream:
         return None
 
     def _maybe_open_slot(self) -> UpstreamConnection | None:
-        connection = UpstreamConnection(self)
-        try:
-            self.limiter.acquire_on_behalf_of_nowait(connection)
-        except trio.WouldBlock:
+        if self.limiter.available_tokens <= 0:
             return None
+        connection = UpstreamConnection(self)
+        self.limiter.acquire_on_behalf_of_nowait(connection)
         return connection
 
     def give_back(self, connection: UpstreamConnection, idle_seconds: float) -> None:
@@ -147,7 +144,6 @@ class Upstream:
             self.discard(connection)
             return
         self._end_lease(connection)
-        connection.uses += 1
         connection.idle_until = trio.current_time() + idle_seconds
         self._idle.append(connection)
         self._gauges.idle += 1

@@ -29,7 +29,6 @@ class Wire:
     """The half that reads: heads, bodies, and what is left over behind them."""
 
     def __init__(self, role: type[h11.CLIENT] | type[h11.SERVER], limits: HeadLimits) -> None:
-        self._role = role
         self._limits = limits
         self._h11 = h11.Connection(role, MAX_H11_BUFFER)
         self._buffer = b""
