@@ -26,23 +26,35 @@ if TYPE_CHECKING:
     from trio_proxy.config import ConfigError, load_file
     from trio_proxy.server.proxy import Proxy, open_proxy
     from trio_proxy.settings import (
-        Balance,
         HeaderSettings,
         Limits,
         LoggingSettings,
         Settings,
         Timeouts,
+    )
+    from trio_proxy.settings_upstreams import (
+        Balance,
+        BreakerSettings,
+        Dns,
+        Health,
+        RateLimitSettings,
+        Retry,
         UpstreamSettings,
     )
 
 __all__ = [
     "Address",
     "Balance",
+    "BreakerSettings",
     "ConfigError",
+    "Dns",
     "HeaderSettings",
+    "Health",
     "Limits",
     "LoggingSettings",
     "Proxy",
+    "RateLimitSettings",
+    "Retry",
     "Settings",
     "TcpAddress",
     "Timeouts",
@@ -53,7 +65,7 @@ __all__ = [
     "parse_address",
 ]
 
-_MODULES = ("addresses", "settings", "config", "server.proxy")
+_MODULES = ("addresses", "settings", "settings_upstreams", "config", "server.proxy")
 
 
 def __getattr__(name: str) -> Any:

@@ -6,25 +6,20 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any, cast, get_args
 
 import attrs
 from attrs import frozen
 from cattrs import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError
 from cattrs.errors import IterableValidationError
 
-from trio_proxy.settings import Balance, Settings, UpstreamSettings
-from trio_proxy.settings_checks import SettingError, quote
+from trio_proxy.settings import Settings
+from trio_proxy.settings_checks import SettingError, quote, table_of
 
 #: Keys of the published format whose behaviour does not exist yet: refused, never ignored.
 #: A key that comes to life leaves this table.
 NOT_SUPPORTED: dict[type, frozenset[str]] = {
-    Settings: frozenset(
-        {"retry", "health", "breaker", "rate_limit", "pools", "routes", "listeners"}
-    ),
-    UpstreamSettings: frozenset(
-        {"weight", "max_fails", "fail_timeout_ms", "backup", "slow_start_ms"}
-    ),
-    Balance: frozenset({"key", "sticky_cookie"}),
+    Settings: frozenset({"pools", "routes", "listeners"}),
 }
 
 
@@ -103,24 +98,45 @@ def _unknown(source: str, path: str, table: type, key: str) -> Problem:
     if key in NOT_SUPPORTED.get(table, ()):
         return Problem(source, where, "is not supported by this version", "expected to be left out")
     known = [each.name for each in attrs.fields(table)]
-    if near := difflib.get_close_matches(key[:100], known, n=1):
-        expected = f"did you mean {quote(near[0])}?"
-    elif home := _home(key):
-        expected = f"did you mean {home}?"
-    else:
-        expected = f"expected one of {', '.join(known)}"
+    elsewhere = _elsewhere(key)
+    # A key that is right elsewhere is a better guess than one that looks a little like it.
+    alike = _alike(key, known, cutoff=0.75 if elsewhere else 0.6)
+    guesses = [guess for guess in (_either(map(quote, alike)), elsewhere) if guess]
+    expected = f"expected one of {', '.join(known)}"
+    if guesses:
+        expected = f"did you mean {', or '.join(guesses)}?"
     return Problem(source, where, "is not a known key", expected)
 
 
-def _home(key: str) -> str:
-    """The table that has this key; keys for the top level often stand below a table's header."""
-    for name, each in attrs.fields_dict(Settings).items():
+def _alike(key: str, known: list[str], *, cutoff: float) -> list[str]:
+    """Those that were begun but not finished, else the one that is written most like it."""
+    begun = [each for each in known if key and each.startswith(key)]
+    return begun or difflib.get_close_matches(key[:100], known, n=1, cutoff=cutoff)
+
+
+def _elsewhere(key: str) -> str:
+    """The key where it would be right: it often stands below the wrong table's header."""
+    headers = []
+    for name, each in attrs.fields_dict(attrs.resolve_types(Settings)).items():
+        table, header = _table_below(name, each.type)
         if name == key:
-            return f"{quote(key)} before the first table"
-        table = each.type
-        if isinstance(table, type) and attrs.has(table) and key in attrs.fields_dict(table):
-            return f"{quote(key)} in [{name}]"
-    return ""
+            return header or f"{quote(key)} before the first table"
+        if table is not None and key in attrs.fields_dict(table):
+            headers.append(header)
+    return f"{quote(key)} in {_either(headers)}" if headers else ""
+
+
+def _table_below(name: str, kind: Any) -> tuple[type[attrs.AttrsInstance] | None, str]:
+    """The settings class below the header of that name, and the header; None and "" if neither."""
+    if table := table_of(kind):
+        return cast("type[attrs.AttrsInstance]", table), f"[{name}]"
+    if table := table_of(get_args(kind)[0]) if get_args(kind) else None:
+        return cast("type[attrs.AttrsInstance]", table), f"[[{name}]]"
+    return None, ""
+
+
+def _either(words: Iterable[str]) -> str:
+    return " or ".join(", ".join(words).rsplit(", ", 1))
 
 
 def _key(key: str) -> str:

@@ -19,7 +19,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from trio_proxy.addresses import Address
 from trio_proxy.config_problems import ConfigError, problems_in
 from trio_proxy.settings import Settings, TrustedPeer
-from trio_proxy.settings_checks import SettingError, Table, read_address, show
+from trio_proxy.settings_checks import SettingError, Table, read_address, show, table_of
 
 Hook: TypeAlias = Callable[[Any, Any], Any]
 
@@ -34,11 +34,12 @@ def structure(document: Mapping[str, Any], *, source: str) -> Settings:
 
 def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
-    for kind in (bool, int, str):
+    for kind in (bool, int, float, str):
         converter.register_structure_hook(kind, _as_it_is)
     converter.register_structure_hook_func(lambda kind: _origin(kind) is Literal, _as_it_is)
     converter.register_structure_hook_factory(lambda kind: _origin(kind) is tuple, _array_hook)
     converter.register_structure_hook_factory(_is_table, _table_hook)
+    converter.register_structure_hook_factory(_is_optional_table, _optional_table_hook)
     converter.register_structure_hook_func(lambda kind: kind in (Address, Address | None), _address)
     converter.register_structure_hook_func(lambda kind: kind == TrustedPeer, _trusted_peer)
     return converter
@@ -56,6 +57,22 @@ def _is_table(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Table)
 
 
+def _is_optional_table(kind: Any) -> bool:
+    return table_of(kind) is not None and not _is_table(kind)
+
+
+def _optional_table_hook(kind: Any, converter: Converter) -> Hook:
+    """A table that may be left out; TOML has no null, so if it is there it is a table."""
+    structure_table = _table_hook(table_of(kind), converter)
+
+    def structure_if_given(value: Any, _: Any) -> Any:
+        if not isinstance(value, dict):
+            raise SettingError("", f"is {show(value)}", "expected a table, or to be left out")
+        return structure_table(value, None)
+
+    return structure_if_given
+
+
 def _table_hook(cls: Any, converter: Converter) -> Hook:
     """Structure one settings class: its keys, their validators, then the rules between keys."""
     keys = {each.name: each for each in attrs.fields(attrs.resolve_types(cls))}
@@ -65,7 +82,9 @@ def _table_hook(cls: Any, converter: Converter) -> Hook:
 
     def structure_table(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
-            raise SettingError("", f"is {show(value)}", "expected a table")
+            # A text in place of a table is not shown: it may be the address of a store.
+            wrong = "is a text" if isinstance(value, str) else f"is {show(value)}"
+            raise SettingError("", wrong, "expected a table")
         try:
             return from_dict(value, cls)
         except ClassValidationError as exc:
@@ -127,16 +146,18 @@ def _array_hook(kind: Any, converter: Converter) -> Hook:
         if isinstance(value, str) and element == Address:
             return (read_address(value),)
         if not isinstance(value, list):
-            raise SettingError("", f"is {show(value)}", f"expected {_array_of(element)}")
+            raise SettingError("", f"is {show(value)}", f"expected {_array_of(element, value)}")
         return tuple(structure_list(value, as_list))
 
     return structure_array
 
 
-def _array_of(element: Any) -> str:
+def _array_of(element: Any, value: Any) -> str:
     if _is_table(element):
         return "an array of tables, each below a [[header]] in double brackets"
-    return "an address or an array of addresses" if element == Address else "an array"
+    if element == Address:
+        return "an address or an array of addresses"
+    return f"an array, as [{show(value)}]" if isinstance(value, str) else "an array"
 
 
 def _address(value: Any, _: Any) -> Address:

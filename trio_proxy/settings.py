@@ -20,12 +20,22 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from trio_proxy import settings_checks as check
-from trio_proxy.addresses import Address, TcpAddress, UnixAddress
+from trio_proxy.addresses import Address, TcpAddress
 from trio_proxy.settings_checks import SettingError, Table, quote, show
+from trio_proxy.settings_upstreams import (
+    MAX_CONNECTIONS,
+    Balance,
+    BreakerSettings,
+    Dns,
+    Health,
+    RateLimitSettings,
+    Retry,
+    UpstreamSettings,
+    milliseconds,
+    number,
+    to_seconds,
+)
 
-#: The longest timeout. What waits a day has no deadline worth the name; 0 says so honestly.
-MAX_TIMEOUT_MS = 24 * 60 * 60 * 1000
-MAX_CONNECTIONS = 1_000_000
 #: What nginx's client_max_body_size can hold (a signed 64-bit ``off_t``).
 MAX_BODY_BYTES = 2**63 - 1
 
@@ -34,66 +44,20 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 TrustedPeer: TypeAlias = IPv4Network | IPv6Network | Literal["unix"]
 
 
-def to_seconds(milliseconds: int) -> float:
-    """Seconds; infinity for 0, which means that there is no deadline."""
-    return milliseconds / 1000 if milliseconds else math.inf
-
-
-def _milliseconds(default: int) -> Any:
-    return field(default=default, validator=check.whole(0, MAX_TIMEOUT_MS))
-
-
-def _number(default: int, low: int, high: int) -> Any:
-    return field(default=default, validator=check.whole(low, high))
-
-
-@frozen(kw_only=True)
-class UpstreamSettings(Table):
-    """One upstream server: either ``host`` and ``port``, or ``unix``, the path of a socket."""
-
-    host: str | None = field(default=None, validator=optional(check.host))
-    port: int | None = field(default=None, validator=optional(check.whole(1, 65535)))
-    unix: str | None = field(default=None, validator=optional(check.unix_path))
-    #: Connections, idle ones included; None takes `Limits.max_conns_per_upstream`.
-    max_conns: int | None = field(default=None, validator=optional(check.whole(1, MAX_CONNECTIONS)))
-
-    @property
-    def address(self) -> Address:
-        if self.unix is not None:
-            return UnixAddress(self.unix)
-        assert self.host is not None
-        assert self.port is not None
-        return check.canonical(TcpAddress(self.host, self.port))
-
-    @classmethod
-    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[SettingError]:
-        # A faulty key is absent from the values, and was given all the same.
-        given = {key for key in ("host", "port", "unix") if values.get(key, "faulty") is not None}
-        if not given:
-            yield SettingError("", "has no address", "expected host and port, or unix")
-        elif "unix" in given and len(given) > 1:
-            wrong = "is given beside " + " and ".join(sorted(given - {"unix"}))
-            yield SettingError("unix", wrong, "expected either host and port, or unix")
-        elif given == {"host"}:
-            yield SettingError("port", "is missing", "expected an integer from 1 to 65535")
-        elif given == {"port"}:
-            yield SettingError("host", "is missing", "expected a host name or an IP address")
-
-
 @frozen(kw_only=True)
 class Timeouts(Table):
     """Deadlines in milliseconds, each for one kind of wait; 0 means none."""
 
-    connect_ms: int = _milliseconds(1000)
-    read_ms: int = _milliseconds(15_000)
-    write_ms: int = _milliseconds(15_000)
-    total_ms: int = _milliseconds(30_000)
-    head_ms: int = _milliseconds(10_000)
-    body_ms: int = _milliseconds(15_000)
-    idle_ms: int = _milliseconds(75_000)
-    upstream_idle_ms: int = _milliseconds(60_000)
-    tunnel_idle_ms: int = _milliseconds(300_000)
-    drain_ms: int = _milliseconds(30_000)
+    connect_ms: int = milliseconds(1000)
+    read_ms: int = milliseconds(15_000)
+    write_ms: int = milliseconds(15_000)
+    total_ms: int = milliseconds(30_000)
+    head_ms: int = milliseconds(10_000)
+    body_ms: int = milliseconds(15_000)
+    idle_ms: int = milliseconds(75_000)
+    upstream_idle_ms: int = milliseconds(60_000)
+    tunnel_idle_ms: int = milliseconds(300_000)
+    drain_ms: int = milliseconds(30_000)
 
     @cached_property
     def seconds(self) -> Mapping[str, float]:
@@ -108,16 +72,20 @@ class Timeouts(Table):
 class Limits(Table):
     """How much of everything: connections, waiting requests, bytes."""
 
-    max_client_conns: int = _number(1000, 1, MAX_CONNECTIONS)
-    max_conns_per_upstream: int = _number(100, 1, MAX_CONNECTIONS)
+    max_client_conns: int = number(1000, 1, MAX_CONNECTIONS)
+    max_conns_per_upstream: int = number(100, 1, MAX_CONNECTIONS)
     #: Requests that wait for an upstream connection; with 0 none waits.
-    max_queue: int = _number(1000, 0, MAX_CONNECTIONS)
-    queue_ms: int = _milliseconds(5000)
-    max_head_bytes: int = _number(32_768, 1024, 1_048_576)
-    max_header_fields: int = _number(100, 1, 10_000)
-    max_target_bytes: int = _number(8192, 16, 1_048_576)
+    max_queue: int = number(1000, 0, MAX_CONNECTIONS)
+    queue_ms: int = milliseconds(5000)
+    #: Who of those that wait comes first: always the oldest, or under overload the newest.
+    queue: Literal["fifo", "lifo"] = field(default="fifo", validator=check.one_of("fifo", "lifo"))
+    #: The wait beyond which a queue that stands counts as overload, for ``lifo``.
+    queue_target_ms: int = milliseconds(100, 1)
+    max_head_bytes: int = number(32_768, 1024, 1_048_576)
+    max_header_fields: int = number(100, 1, 10_000)
+    max_target_bytes: int = number(8192, 16, 1_048_576)
     #: 0 means no limit.
-    max_body_bytes: int = _number(0, 0, MAX_BODY_BYTES)
+    max_body_bytes: int = number(0, 0, MAX_BODY_BYTES)
 
     @property
     def queue_seconds(self) -> float:
@@ -134,19 +102,6 @@ class Limits(Table):
             )
 
 
-def _known_policy(_: object, key: attrs.Attribute[Any], value: object) -> None:
-    if value != "round_robin":
-        wrong = f"{show(value)} is not supported by this version"
-        raise SettingError(key.name, wrong, 'expected "round_robin"')
-
-
-@frozen(kw_only=True)
-class Balance(Table):
-    """How an upstream is chosen."""
-
-    policy: str = field(default="round_robin", validator=_known_policy)
-
-
 def _trusted_peer(_: object, key: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, IPv4Network | IPv6Network) and value != "unix":
         raise SettingError(key.name, f"is {show(value)}", 'expected a network or "unix"')
@@ -160,17 +115,16 @@ _OWN_FIELD = re.compile(
     "|transfer-encoding|upgrade|via|x-forwarded-.*|x-real-ip|x-trace-id",
     re.IGNORECASE,
 )
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
 
 def _free_field_name(_: object, key: attrs.Attribute[Any], value: object) -> None:
     if value == "":
         return
-    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+    if not isinstance(value, str) or not check.TOKEN.fullmatch(value):
         expected = "expected a header field name (RFC 9110 §5.1) of at most 64 characters"
         raise SettingError(key.name, f"is {show(value)}", expected)
     if "_" in value:
-        # Many servers cannot tell "_" from "-", and fields with it are dropped from requests.
+        # Many servers cannot tell "_" from "-", so fields are compared as if it were one.
         raise SettingError(key.name, f"is {quote(value)}", "expected a name without underscores")
     if _OWN_FIELD.fullmatch(value):
         wrong = f"is {quote(value)}, a field that the proxy sets or strips itself"
@@ -222,6 +176,17 @@ class Settings(Table):
     timeouts: Timeouts = field(factory=Timeouts, validator=check.instance_of(Timeouts))
     limits: Limits = field(factory=Limits, validator=check.instance_of(Limits))
     balance: Balance = field(factory=Balance, validator=check.instance_of(Balance))
+    retry: Retry = field(factory=Retry, validator=check.instance_of(Retry))
+    health: Health = field(factory=Health, validator=check.instance_of(Health))
+    #: None for no breaker.
+    breaker: BreakerSettings | None = field(
+        default=None, validator=optional(check.instance_of(BreakerSettings))
+    )
+    #: None for no limit.
+    rate_limit: RateLimitSettings | None = field(
+        default=None, validator=optional(check.instance_of(RateLimitSettings))
+    )
+    dns: Dns = field(factory=Dns, validator=check.instance_of(Dns))
     headers: HeaderSettings = field(
         factory=HeaderSettings, validator=check.instance_of(HeaderSettings)
     )
@@ -234,7 +199,7 @@ class Settings(Table):
         listen, metrics = values.get("listen", ()), values.get("metrics_listen")
         yield from check.repeated("listen", listen)
         upstreams = values.get("upstreams", ())
-        yield from check.repeated("upstreams", [each and each.address for each in upstreams])
+        yield from check.repeated("upstreams", [each and each.place for each in upstreams])
         for index, upstream in enumerate(upstreams):
             if upstream and any(each and check.clash(upstream.address, each) for each in listen):
                 wrong = f"{upstream.address} is where the proxy itself listens"

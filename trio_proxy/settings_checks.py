@@ -10,13 +10,23 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast, get_args
+from urllib.parse import parse_qsl
 
 import attrs
 
-from trio_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
+from trio_proxy.addresses import (
+    MAX_UNIX_PATH,
+    Address,
+    TcpAddress,
+    UnixAddress,
+    parse_address,
+)
 
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+#: The name of a header field or of a cookie (RFC 9110 §5.6.2), of a length that is still readable.
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
 
 class SettingError(ValueError):
@@ -52,6 +62,13 @@ class Table:
         }
         for error in self.conflicts(values):
             raise error
+
+
+def table_of(kind: Any) -> type[Table] | None:
+    """The settings class that a key's type is, or may be left out of; None for any other type."""
+    choices = get_args(kind) if type(None) in get_args(kind) else (kind,)
+    found = [each for each in choices if isinstance(each, type) and issubclass(each, Table)]
+    return found[0] if found else None
 
 
 def show(value: object) -> str:
@@ -134,6 +151,20 @@ def tuple_of(element: Validator, *, at_least_one: str = "") -> Validator:
     return check
 
 
+def text(longest: int, *, is_secret: bool = False) -> Validator:
+    """A string of at most so many characters; a secret is never shown."""
+    expected = f"expected a text of at most {longest} characters"
+
+    def check(_: object, key: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, str):
+            wrong = "is not a text" if is_secret else f"is {show(value)}"
+            raise SettingError(key.name, wrong, expected)
+        if len(value) > longest:
+            raise SettingError(key.name, f"has {len(value)} characters", expected)
+
+    return check
+
+
 def path(_: object, key: attrs.Attribute[Any], value: object) -> None:
     """The name of a file."""
     if not isinstance(value, str) or not value or "\0" in value:
@@ -142,9 +173,14 @@ def path(_: object, key: attrs.Attribute[Any], value: object) -> None:
 
 def unix_path(_: object, key: attrs.Attribute[Any], value: object) -> None:
     """The path of a unix-domain socket, without the ``unix:`` of an address."""
-    if not isinstance(value, str) or value.startswith("unix:"):
-        raise SettingError(key.name, f"is {show(value)}", "expected the path of a unix socket")
-    read_address(f"unix:{value}", key=key.name)
+    try:
+        if isinstance(value, str) and not value.startswith("unix:"):
+            parse_address(f"unix:{value}")
+            return
+    except ValueError:
+        pass  # too long, or no path at all
+    expected = f"expected the path of a unix socket, of at most {MAX_UNIX_PATH} bytes"
+    raise SettingError(key.name, f"is {show(value)}", expected)
 
 
 def host(_: object, key: attrs.Attribute[Any], value: object) -> None:
@@ -152,6 +188,30 @@ def host(_: object, key: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, str) or not _is_host(value):
         expected = "expected a host name or an IP address, without brackets or port"
         raise SettingError(key.name, f"is {show(value)}", expected)
+
+
+def service(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    """The name that SRV records are asked of (RFC 2782)."""
+    if not isinstance(value, str) or not _is_name(value):
+        expected = 'expected a name as "_http._tcp.app.example", without a port'
+        raise SettingError(key.name, f"is {show(value)}", expected)
+
+
+def nameserver(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    """The IP address of a DNS server, with or without a port."""
+    expected = 'expected an IP address, with or without a port, as "10.0.0.2:53"'
+    if not isinstance(value, str) or not _is_nameserver(value):
+        raise SettingError(key.name, f"is {show(value)}", expected)
+
+
+def _is_nameserver(text: str) -> bool:
+    if _is_ip(text):
+        return True
+    try:
+        found = parse_address(text, lowest_port=1)
+    except ValueError:
+        return False
+    return isinstance(found, TcpAddress) and _is_ip(found.host)
 
 
 def address(_: object, key: attrs.Attribute[Any], value: object) -> None:
@@ -183,16 +243,68 @@ def read_address(text: str, *, key: str = "", lowest_port: int = 0) -> Address:
     return found
 
 
-def _is_host(text: object) -> bool:
-    if not isinstance(text, str):
+def is_redis_url(value: object) -> bool:
+    """Whether `trio_proxy.handlers.redis_buckets` can make something of it.
+
+    coredis takes more, but silently ignores what it does not understand: a database that is no
+    number, an option that it does not know.
+    """
+    found = _REDIS_URL.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not _is_host(found["host"].strip("[]")):
         return False
+    if found["port"] is not None and not 1 <= int(found["port"]) <= 65535:
+        return False
+    if not found["query"]:
+        return True
+    return found["scheme"] == "rediss" and _are_tls_options(found["query"])
+
+
+def _are_tls_options(query: str) -> bool:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
+    except ValueError:
+        return False
+    options = dict(pairs)
+    if options.get("ssl_cert_reqs") == "none" and options.get("ssl_check_hostname") == "true":
+        return False  # the name in a certificate that nobody looks at
+    return len(options) == len(pairs) and all(
+        name in _TLS_OPTIONS and _TLS_OPTIONS[name].fullmatch(text) for name, text in pairs
+    )
+
+
+#: What of RFC 3986 is used: user name and password are percent-encoded where they must be.
+_REDIS_URL = re.compile(
+    r"""(?P<scheme>rediss?)://([!"$-.0->@-Z\\^-~]*@)?"""
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?"
+    r"(/[0-9]{0,5})?(\?(?P<query>[!-~]*))?"
+)
+
+#: How the server of a rediss:// URL is authenticated, as coredis names it.
+_TLS_OPTIONS = {
+    "ssl_ca_certs": re.compile(r".+"),
+    "ssl_certfile": re.compile(r".+"),
+    "ssl_keyfile": re.compile(r".+"),
+    "ssl_cert_reqs": re.compile(r"none|optional|required"),
+    "ssl_check_hostname": re.compile(r"true|false"),
+}
+
+
+def _is_host(text: object) -> bool:
+    return isinstance(text, str) and (_is_ip(text) or _is_name(text))
+
+
+def _is_ip(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        # The resolver would read 1.2.3 or 0x7f.1 as an IPv4 address of another spelling.
-        last = text.rstrip(".").rpartition(".")[2]
-        return bool(_HOST_NAME.fullmatch(text)) and not _NUMBER.fullmatch(last)
+        return False
     return True
+
+
+def _is_name(text: str) -> bool:
+    # The resolver would read 1.2.3 or 0x7f.1 as an IPv4 address of another spelling.
+    last = text.rstrip(".").rpartition(".")[2]
+    return bool(_HOST_NAME.fullmatch(text)) and not _NUMBER.fullmatch(last)
 
 
 def canonical(value: Address) -> Address:
@@ -214,13 +326,16 @@ def is_any_port(value: Address) -> bool:
     return isinstance(value, TcpAddress) and value.port == 0
 
 
-def repeated(key: str, addresses: Iterable[Address | None]) -> Iterator[SettingError]:
-    """One error for each address that was there before; None holds the place of a faulty one."""
-    seen: dict[Address, int] = {}
-    for index, each in enumerate(addresses):
-        if each is None or is_any_port(each):
+def repeated(key: str, places: Iterable[Address | str | None]) -> Iterator[SettingError]:
+    """One error for each place that was there before; None stands for a faulty one.
+
+    A place is an address, or a name that is told apart by its spelling.
+    """
+    seen: dict[Address | str, int] = {}
+    for index, each in enumerate(places):
+        if each is None or (not isinstance(each, str) and is_any_port(each)):
             continue
-        first = seen.setdefault(canonical(each), index)
+        first = seen.setdefault(each if isinstance(each, str) else canonical(each), index)
         if first != index:
             wrong = f"{each} is there already, at index {first}"
             yield SettingError(f"{key}[{index}]", wrong, "expected each address once")
