@@ -17,6 +17,7 @@ class System:
     """Stands in for ``getaddrinfo``: knows ``hosts``, and takes for ever over those ``hanging``."""
 
     def __init__(self) -> None:
+        #: The addresses of each, with blanks between them.
         self.hosts: dict[str, str] = {}
         self.hanging: set[str] = set()
         self.asked: list[str] = []
@@ -28,7 +29,8 @@ class System:
             self.released.wait(30)
         if host not in self.hosts:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (self.hosts[host], 0))]
+        addresses = self.hosts[host].split()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 0)) for each in addresses]
 
 
 @pytest.fixture
@@ -105,3 +107,77 @@ async def test_stuck_names_are_bounded(system: System, monkeypatch: pytest.Monke
         with pytest.raises(LookupFailed, match="too many look-ups"):
             await names.resolve("three.test")
         nursery.cancel_scope.cancel()
+
+
+async def test_a_name_that_is_known_is_still_found_when_too_many_are_stuck(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old answer is better than none."""
+    monkeypatch.setattr(resolver, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(resolver, "MAX_LOOKUPS", 1)
+    system.hosts = {"app.test": "192.0.2.7"}
+    system.hanging = {"stuck.test"}
+    names = Resolver()
+    await names.resolve("app.test")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(names.resolve, "stuck.test")
+        await trio.testing.wait_all_tasks_blocked()
+        assert await names.resolve("app.test") == ["192.0.2.7"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_failure_is_told_in_words(system: System) -> None:
+    """By what the system says, without a number."""
+    with pytest.raises(LookupFailed) as caught:
+        await Resolver().resolve("new.test")
+    assert str(caught.value) == "cannot resolve new.test: Name or service not known"
+
+
+# Refreshes
+
+
+async def test_a_refresh_asks_anew(system: System) -> None:
+    """However fresh the last answer is; and dials profit by it."""
+    system.hosts = {"app.test": "192.0.2.7"}
+    names = Resolver()
+    assert await names.refresh("app.test") == ["192.0.2.7"]
+    system.hosts = {"app.test": "192.0.2.8"}
+    assert await names.refresh("app.test") == ["192.0.2.8"]
+    assert await names.resolve("app.test") == ["192.0.2.8"]
+    assert system.asked == ["app.test"] * 2
+
+
+async def test_a_refresh_that_fails_says_so_though_dials_have_an_answer(system: System) -> None:
+    """Who keeps old members keeps them knowingly."""
+    system.hosts = {"app.test": "192.0.2.7"}
+    names = Resolver()
+    await names.refresh("app.test")
+    system.hosts = {}
+    with pytest.raises(LookupFailed, match=r"cannot resolve app\.test: Name or service not known"):
+        await names.refresh("app.test")
+    assert await names.resolve("app.test") == ["192.0.2.7"]
+
+
+async def test_a_refresh_that_hangs_is_bounded(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look-up goes on in its thread, and the next refresh shares it."""
+    monkeypatch.setattr(resolver, "LIFETIME_SECONDS", 0.01)
+    system.hanging = {"app.test"}
+    names = Resolver()
+    for _ in range(2):
+        with pytest.raises(LookupFailed, match=r"no answer within 0\.01 s"):
+            await names.refresh("app.test")
+    assert system.asked == ["app.test"]
+
+
+async def test_a_refresh_gives_every_address_in_a_stable_order(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By number, IPv4 first, up to a bound; a dial takes the first few as they come."""
+    monkeypatch.setattr(resolver, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(resolver, "MAX_ADDRESSES", 2)
+    system.hosts = {"app.test": "192.0.2.10 fd00::1 192.0.2.9 fe80::1%1 192.0.2.10"}
+    names = Resolver()
+    assert await names.refresh("app.test") == ["192.0.2.9", "192.0.2.10", "fd00::1"]
+    assert await names.resolve("app.test") == ["192.0.2.10", "fd00::1"]

@@ -5,25 +5,45 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from collections.abc import Sequence
 
 import trio
 
 from trio_proxy.addresses import Address, TcpAddress, UnixAddress
 from trio_proxy.net import sockets
+from trio_proxy.net.dns import NameServers
 from trio_proxy.net.peerwatch import PeerWatch, new_peer_watch
 from trio_proxy.net.resolver import Resolver
-from trio_proxy.net.streams import Listener, Stream
+from trio_proxy.net.streams import Listener, ServiceRecord, Stream
 
 #: Head start of one address over the next (RFC 8305 §5: 250 ms recommended).
 ATTEMPT_DELAY_SECONDS = 0.25
 
 
 class SocketNetwork:
-    """`Network` on the operating system's sockets. `run` must be running while it is used."""
+    """`Network` on the operating system's sockets. `run` must be running while it is used.
 
-    def __init__(self, watch: PeerWatch | None = None) -> None:
+    ``nameservers`` are asked for names that are dialled or looked up (nginx: ``resolver``), as
+    ``10.0.0.2``, ``10.0.0.2:5353`` or ``[::1]:53``. Without any, hosts are looked up as the system
+    does it, and services by the servers in ``/etc/resolv.conf``. The names in `listen`, and
+    ``localhost`` (RFC 6761 §6.3), are the system's business in any case. Raises ValueError.
+    """
+
+    def __init__(self, watch: PeerWatch | None = None, nameservers: Sequence[str] = ()) -> None:
+        self._system = self._resolver = Resolver()
+        self._dns = NameServers()
+        self.nameservers: Sequence[str] = ()
+        self.use_nameservers(nameservers)
         self._watch = watch or new_peer_watch()
-        self._resolver = Resolver()
+
+    def use_nameservers(self, servers: Sequence[str]) -> None:
+        """Ask these from now on; what others said is forgotten. Raises ValueError."""
+        servers = tuple(servers)
+        if servers == self.nameservers:
+            return
+        self._dns = NameServers(servers)
+        self._resolver = Resolver(self._dns.start_lookup) if servers else self._system
+        self.nameservers = servers
 
     async def run(self) -> None:
         """Report hang-ups until cancelled."""
@@ -34,8 +54,8 @@ class SocketNetwork:
 
     async def listen(self, address: Address) -> Listener:
         if isinstance(address, TcpAddress) and not _is_ip_literal(address.host):
-            found = await self._resolve(address)
-            address = TcpAddress(found[0].host, address.port)
+            hosts = await self._system.resolve(address.host)
+            address = TcpAddress(hosts[0], address.port)
         return sockets.bind(address, self._watch)
 
     async def dial(self, address: Address) -> Stream:
@@ -49,9 +69,24 @@ class SocketNetwork:
             return await self._connect(candidates[0])
         return await self._race(candidates)
 
+    async def lookup(self, host: str) -> Sequence[str]:
+        """See `Network.lookup`; IPv4 first, by number. At most `MAX_MEMBERS`, in 5 s."""
+        if _is_ip_literal(host):
+            await trio.lowlevel.checkpoint()
+            return [host]
+        return await self._resolver_of(host).refresh(host)
+
+    async def lookup_service(self, name: str) -> Sequence[ServiceRecord]:
+        """See `Network.lookup_service`; at most `MAX_RECORDS`, in 5 s."""
+        return await self._dns.services(name)
+
     async def _resolve(self, address: TcpAddress) -> list[TcpAddress]:
-        hosts = await self._resolver.resolve(address.host)
+        hosts = await self._resolver_of(address.host).resolve(address.host)
         return [TcpAddress(host, address.port) for host in hosts]
+
+    def _resolver_of(self, host: str) -> Resolver:
+        is_local = f".{host.rstrip('.').lower()}".endswith(".localhost")
+        return self._system if is_local else self._resolver
 
     async def _connect(self, address: Address) -> Stream:
         family, where = sockets.family_and_sockaddr(address)

@@ -9,8 +9,10 @@ and then, so that a busy connection does not starve the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+from attrs import frozen
 
 from trio_proxy.addresses import Address
 
@@ -101,8 +103,26 @@ class Listener(Protocol):
     def close(self) -> None: ...
 
 
+class LookupFailed(OSError):
+    """A name that DNS has no answer for, or none that could be had in time."""
+
+
+@frozen
+class ServiceRecord:
+    """One server of a service (RFC 2782).
+
+    ``host`` is a name without its final dot. The lowest ``priority`` is tried first; ``weight``
+    shares the load among records of one priority, and 0 asks for next to none.
+    """
+
+    host: str
+    port: int
+    priority: int
+    weight: int
+
+
 class Network(Protocol):
-    """The two ways to come by streams: sockets in life, a simulated network in tests.
+    """The ways to come by streams, and names: sockets in life, a simulated network in tests.
 
     `run` reports hang-ups to the streams' ``on_hangup`` until it is cancelled.
     """
@@ -112,3 +132,18 @@ class Network(Protocol):
     async def listen(self, address: Address) -> Listener: ...
 
     async def dial(self, address: Address) -> Stream: ...
+
+    async def lookup(self, host: str) -> Sequence[str]:
+        """The IP literals of a host name, A and AAAA, at least one; an IP literal is its own.
+
+        Asks anew each time. Raises LookupFailed.
+        """
+        ...
+
+    async def lookup_service(self, name: str) -> Sequence[ServiceRecord]:
+        """The SRV records of a name, at least one; the most preferred come first.
+
+        Asks anew each time. Raises LookupFailed, also for a single record with the target ``.``,
+        by which a domain says that it has no such service (RFC 2782).
+        """
+        ...

@@ -23,6 +23,7 @@ import trio
 
 from trio_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
 from trio_proxy.testing.listener import Faults, SimListener
+from trio_proxy.testing.names import SimNames
 from trio_proxy.testing.peer import Handler, Peer, Upstream, serve_peers
 from trio_proxy.testing.pipe import Gate, Link
 from trio_proxy.testing.stream import SimStream, connect_pair
@@ -36,7 +37,7 @@ _WILDCARDS = frozenset({"0.0.0.0", "::"})
 _trio_run: Any = trio._core._run
 
 
-class SimNet:
+class SimNet(SimNames):
     """A `Network` for ``trio.testing.MockClock(autojump_threshold=0)``.
 
     Use it as ``async with SimNet(seed=1) as net:``. Inside, hangups are reported and the order in
@@ -46,7 +47,8 @@ class SimNet:
     ``latency`` (seconds one way), ``bandwidth`` (bytes per second), ``buffer`` (bytes in one
     direction), ``jitter`` (seconds) and ``fragment`` are those of every `Link` that `link` does
     not set otherwise. Addresses may be given as text, ``"10.0.0.1:80"`` or ``"unix:/path"``.
-    There is no DNS: a host is whatever text was listened on.
+    A host is whatever text was listened on, unless `name` gives it addresses; ``lookup_seconds`` is
+    how long a look-up takes (see `SimNames`).
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class SimNet:
         buffer: int = 65536,
         jitter: float = 0.0,
         fragment: bool = False,
+        lookup_seconds: float = 0.0,
     ) -> None:
+        super().__init__(lookup_seconds)
         self.seed = seed
         self.default_link = Link(
             latency=latency,
@@ -102,10 +106,14 @@ class SimNet:
     async def dial(self, address: Address | str, *, source: str = "127.0.0.1") -> SimStream:
         """Connect from the IP address ``source``; takes one round trip.
 
-        Raises ConnectionRefusedError if nobody listens. Waits while the backlog is full and while
-        the address is a black hole. A dial that was cancelled leaves nothing behind.
+        A name is looked up first, and the first of its addresses that is listened on is dialled;
+        links and faults are those of that address.
+
+        Raises ConnectionRefusedError if nobody listens, LookupFailed for a name that DNS cannot
+        tell. Waits while the backlog is full and while the address is a black hole. A dial that was
+        cancelled leaves nothing behind.
         """
-        address = _read(address)
+        address = await self._resolve(_read(address))
         link = self._links.get(address, self.default_link)
         await trio.sleep(link.latency)
         while self._faults_of(address).is_blackhole:
@@ -123,6 +131,14 @@ class SimNet:
             return self._connect(address, link, source, listener)
         finally:
             listener.give_back_place()
+
+    async def _resolve(self, address: Address) -> Address:
+        if isinstance(address, UnixAddress) or not self._is_name(address.host):
+            return address
+        hosts = await self._addresses(address.host)
+        candidates = [TcpAddress(host, address.port) for host in hosts]
+        listened_on = [one for one in candidates if self._listener_at(one) is not None]
+        return (listened_on or candidates)[0]
 
     async def _refusal(self, address: Address, link: Link, code: int) -> OSError:
         await trio.sleep(link.latency)
