@@ -6,8 +6,9 @@ from trio_proxy.contract import Sink
 from trio_proxy.forwarding import HeaderRules, Origin
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Request
+from trio_proxy.upstream.attempts import Attempts
+from trio_proxy.upstream.call import Call
 from trio_proxy.upstream.cluster import Cluster
-from trio_proxy.upstream.exchange import UpstreamExchange
 from trio_proxy.wire.requests import HeadLimits
 
 
@@ -26,9 +27,6 @@ class ProxyHandler:
     async def handle(
         self, exchange: Exchange, request: Request, origin: Origin, sink: Sink
     ) -> None:
-        async with self._cluster.lease(exchange, sink.watchdog) as lease:
-            upstream = UpstreamExchange(
-                lease, exchange, request, origin, sink, self._rules, self._limits
-            )
-            trailers = await upstream.run()
+        call = Call(exchange, request, origin, sink, self._rules, self._limits)
+        trailers = await Attempts(self._cluster, call).run()
         await sink.end(trailers)
