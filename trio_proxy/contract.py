@@ -13,7 +13,7 @@ import trio
 
 from trio_proxy.forwarding import Origin
 from trio_proxy.lifecycle import Exchange
-from trio_proxy.messages import Fields, Request, ResponseHead
+from trio_proxy.messages import Field, Fields, Request, ResponseHead
 from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.wire.reader import Chunk
@@ -60,6 +60,8 @@ class Sink(Protocol):
     nursery: trio.Nursery
     #: A scratch buffer for moving bytes; anybody may overwrite it at the next await.
     relay_buffer: memoryview
+    #: Fields that are added to the final head, whoever makes it.
+    extra_fields: list[Field]
 
     @property
     def body(self) -> RequestBody:

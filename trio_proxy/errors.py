@@ -60,11 +60,16 @@ class Reason(enum.Enum):
     CONNECT_TIMEOUT = Verdict(504, "connection_timeout", "connect deadline passed")
     READ_TIMEOUT = Verdict(504, "connection_read_timeout", "read deadline passed")
     WRITE_TIMEOUT = Verdict(504, "connection_write_timeout", "write deadline passed")
+    TRY_TIMEOUT = Verdict(504, "http_response_timeout", "try deadline passed")
     TOTAL_TIMEOUT = Verdict(504, "http_response_timeout", "total deadline passed")
     TUNNEL_IDLE = Verdict(504, "connection_read_timeout", "tunnel_idle deadline passed")
 
+    RATE_LIMITED = Verdict(429, "http_request_denied", "too many requests")
+    NO_UPSTREAM = Verdict(503, "destination_unavailable", "no upstream available")
+    BREAKER_OPEN = Verdict(503, "destination_unavailable", "no upstream available: breaker open")
     QUEUE_FULL = Verdict(503, "connection_limit_reached", "too many requests are waiting")
     QUEUE_TIMEOUT = Verdict(503, "connection_limit_reached", "no upstream connection came free")
+    QUEUE_SHED = Verdict(503, "connection_limit_reached", "too busy to answer in time")
     OUT_OF_RESOURCES = Verdict(503, "proxy_internal_error", "proxy is out of resources")
     SHUTTING_DOWN = Verdict(503, "proxy_internal_response", "proxy is shutting down")
     LOOP = Verdict(508, "proxy_loop_detected", "request loop")
@@ -85,6 +90,7 @@ TIMEOUT_REASONS = {
     "connect": Reason.CONNECT_TIMEOUT,
     "read": Reason.READ_TIMEOUT,
     "write": Reason.WRITE_TIMEOUT,
+    "try": Reason.TRY_TIMEOUT,
     "total": Reason.TOTAL_TIMEOUT,
     "head": Reason.HEAD_TIMEOUT,
     "body": Reason.BODY_TIMEOUT,
@@ -99,6 +105,7 @@ class ProxyError(Exception):
 
     ``retryable`` says that the request cannot have been acted upon, or that the connection was a
     pooled one that had gone stale. ``detail`` is for the log only: it never reaches a client.
+    ``retry_after`` is what a client is told to wait, in seconds, with a 429 or 503.
     """
 
     def __init__(
@@ -109,6 +116,7 @@ class ProxyError(Exception):
         *,
         detail: str = "",
         retryable: bool = False,
+        retry_after: float = 0.0,
     ) -> None:
         super().__init__(source, phase, reason, detail)
         self.source = source
@@ -116,6 +124,7 @@ class ProxyError(Exception):
         self.reason = reason
         self.detail = detail
         self.retryable = retryable
+        self.retry_after = retry_after
 
     @property
     def status(self) -> int:

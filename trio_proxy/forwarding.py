@@ -24,6 +24,10 @@ PROXY_NAME = b"trio-proxy"
 
 _TRACE_ID = re.compile(rb"[A-Za-z0-9._\-]{1,128}")
 _MILLISECONDS = re.compile(rb"[0-9]{1,12}")
+#: gRPC over HTTP/2, "Requests": at most eight digits and a unit.
+_GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_GRPC_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_MAX_GRPC_NUMBER = 99_999_999
 
 
 @frozen(kw_only=True)
@@ -136,13 +140,26 @@ def passes_through_us(request: Request) -> int:
 
 
 def inherited_budget(request: Request, rules: HeaderRules) -> float | None:
-    """Seconds that a trusted peer's deadline header leaves, or None."""
-    if not rules.deadline_header:
-        return None
-    value = first_value(request.fields, rules.deadline_key)
+    """Seconds that a trusted peer's deadline header or ``grpc-timeout`` leaves, or None."""
+    grpc = _grpc_budget(first_value(request.fields, b"grpc-timeout"))
+    value = first_value(request.fields, rules.deadline_key) if rules.deadline_header else None
     if value is None or _MILLISECONDS.fullmatch(value) is None:
-        return None
-    return int(value) / 1000
+        return grpc
+    own = int(value) / 1000
+    return own if grpc is None else min(own, grpc)
+
+
+def _grpc_budget(value: bytes | None) -> float | None:
+    found = _GRPC_TIMEOUT.fullmatch(value) if value is not None else None
+    return int(found[1]) * _GRPC_UNITS[found[2]] if found else None
+
+
+def grpc_timeout(seconds: float) -> bytes:
+    """A number of seconds as ``grpc-timeout`` has it, in the finest unit that it fits into."""
+    for unit in (b"u", b"m", b"S", b"M"):
+        if seconds / _GRPC_UNITS[unit] <= _MAX_GRPC_NUMBER:
+            return b"%d%s" % (seconds / _GRPC_UNITS[unit], unit)
+    return b"%dH" % min(seconds / 3600, _MAX_GRPC_NUMBER)
 
 
 def forwarded_element(origin: Origin) -> bytes:

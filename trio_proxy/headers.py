@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
 
-from trio_proxy.forwarding import PROXY_NAME, HeaderRules, Origin, forwarded_element
+from trio_proxy.forwarding import PROXY_NAME, HeaderRules, Origin, forwarded_element, grpc_timeout
 from trio_proxy.messages import Field, Fields, Request, ResponseHead, first_value
 
 #: Ends at this hop in both directions.
@@ -82,6 +82,13 @@ def upstream_fields(
         name = field[0].lower().replace(b"_", b"-")
         if name in HOP_BY_HOP or name in _REWRITTEN or name in dropped:
             continue
+        if name == b"grpc-timeout":
+            # It is told anew: the upstream may believe us, so a stranger must not speak through us.
+            if not math.isinf(remaining_seconds):
+                fields.append((field[0], grpc_timeout(remaining_seconds)))
+                continue
+            if not origin.trusted:
+                continue
         if name == rules.deadline_key or (
             not origin.trusted and (name.startswith(b"x-forwarded-") or name == b"forwarded")
         ):

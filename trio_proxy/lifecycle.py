@@ -80,6 +80,8 @@ class Exchange:
     body_bytes_sent: int = 0
     upstream: str = ""
     tries: list[Try] = field(factory=list)
+    #: Why a failed try was not followed by another, empty if it was or nothing failed.
+    not_retried: str = ""
     error: ProxyError | None = None
     #: A response head has left, so a failure can only be shown by cutting the connection.
     head_sent: bool = False

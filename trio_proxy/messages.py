@@ -7,7 +7,7 @@ letter case they arrived in: order, case and repeats of end-to-end fields are pa
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from attrs import define, frozen
@@ -91,6 +91,16 @@ def first_value(fields: Iterable[Field], lower_name: bytes) -> bytes | None:
         if name.lower() == lower_name:
             return value
     return None
+
+
+def cookie_values(fields: Iterable[Field], prefix: bytes) -> Iterator[bytes]:
+    """The cookies whose ``NAME=`` is the prefix (RFC 6265 §4.2); there may be several (§5.4)."""
+    for name, value in fields:
+        if name.lower() == b"cookie":
+            for pair in value.split(b";"):
+                cookie = pair.strip(b" \t")
+                if cookie.startswith(prefix):
+                    yield cookie[len(prefix) :]
 
 
 def list_members(value: bytes) -> list[bytes]:

@@ -56,8 +56,8 @@ class ClientBody:
         return data
 
     async def receive(self, watchdog: Watchdog, wait: str) -> Chunk:
+        await watchdog.breathe(wait)  # first, so that a cancellation loses nothing
         if data := self.take_nowait():
-            await watchdog.breathe(wait)
             return data
         if self.complete:
             return b""

@@ -223,7 +223,8 @@ class Connection:
         return _End.LINGER if self._stream.is_readable() else _End.CLOSE
 
     async def _fail(self, exchange: Exchange, failure: ProxyError) -> _End:
-        exchange.status = exchange.status if exchange.head_sent else failure.status
+        if not (exchange.head_sent and exchange.status):
+            exchange.status = failure.status
         if failure.reason in (Reason.CLIENT_GONE, Reason.CLIENT_STALLED):
             self._stream.abort()
             return _End.CLOSE
@@ -245,6 +246,8 @@ class Connection:
             and not self._service.draining
         )
         head, body = refusal(failure, exchange, request, self._plan.rules)
+        if self._sink is not None and self._sink.extra_fields:
+            head.fields = [*head.fields, *self._sink.fields_for_refusal]
         data = self._wire.encode_refusal(head, body, keep_alive=keep_alive)
         watchdog = Watchdog(Deadlines(self._plan.seconds))
         with watchdog.scope:
@@ -311,7 +314,9 @@ class Connection:
 
 def _blame_last_try(last: Try, error: ProxyError) -> None:
     """Deadlines and departures cancel a try from outside, so it cannot say itself how it ended."""
-    if last.failure is None and error.source is Source.UPSTREAM:
+    if last.failure is not None:
+        return  # it has said so, and the exchange has failed later
+    if error.source is Source.UPSTREAM:
         last.failure = error
     if last.failure is not None or last.outcome == "unfinished":
         last.outcome = error.reason.slug

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import json
+import math
 import re
 
 from trio_proxy.errors import ProxyError
@@ -12,7 +13,7 @@ from trio_proxy.headers import http_date
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Field, Request, ResponseHead, first_value, list_members
 
-#: What a client is told to wait before it comes again after a 503, in seconds.
+#: What a client is told to wait at least before it comes again after a 429 or 503, in seconds.
 RETRY_AFTER_SECONDS = 1
 
 #: RFC 9110's names where the standard library's depend on its version.
@@ -41,7 +42,8 @@ def refusal(
     if exchange.trace_id:
         fields.append((b"X-Trace-ID", exchange.trace_id.encode()))
     if verdict.status in (429, 503):
-        fields.append((b"Retry-After", b"%d" % RETRY_AFTER_SECONDS))
+        seconds = max(RETRY_AFTER_SECONDS, math.ceil(error.retry_after))
+        fields.append((b"Retry-After", b"%d" % seconds))
     return ResponseHead(status=verdict.status, reason=phrase.encode(), fields=fields), body
 
 

@@ -14,11 +14,17 @@ from trio_proxy.errors import ProxyError, Reason, Source
 from trio_proxy.front.body import ClientBody
 from trio_proxy.front.service import Service
 from trio_proxy.lifecycle import Exchange
-from trio_proxy.messages import Fields, Request, ResponseHead
+from trio_proxy.messages import Field, Fields, Request, ResponseHead
 from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog, send_all, send_borrowed
 from trio_proxy.wire.h1 import ServerWire
 from trio_proxy.wire.reader import Chunk
+
+_RATE_LIMIT = b"ratelimit"
+
+
+def _is_of_rate_limit(field: Field) -> bool:
+    return field[0].lower().startswith(_RATE_LIMIT)
 
 
 class H1Sink:
@@ -39,6 +45,7 @@ class H1Sink:
         self.nursery = nursery
         self.relay_buffer = service.relay_buffer
         self.body = body
+        self.extra_fields: list[Field] = []
         #: The client was told that it may send another request.
         self.keep_alive = False
         #: The whole response has been handed over.
@@ -59,7 +66,10 @@ class H1Sink:
 
     async def inform(self, head: ResponseHead) -> None:
         data = self._wire.encode_interim(head)
+        # If this is cancelled half-way, nothing else may follow what has gone out.
+        self._exchange.head_sent = True
         await self._send(data)
+        self._exchange.head_sent = False
 
     def start(self, head: ResponseHead) -> None:
         # An answer that comes before the request has ended may be the last that the upstream wants
@@ -73,7 +83,23 @@ class H1Sink:
         self.ends_by_close = not self._wire.can_keep_alive(head)
         self._started = True
         self._exchange.status = head.status
+        if self.extra_fields:
+            head.fields = [*head.fields, *self._extra_beside(head.fields)]
         self._pending.append(self._wire.encode_head(head, keep_alive=self.keep_alive))
+
+    @property
+    def fields_for_refusal(self) -> list[Field]:
+        """The extra fields that an answer of the proxy's own has, too: the rate limit's."""
+        return [field for field in self.extra_fields if _is_of_rate_limit(field)]
+
+    def _extra_beside(self, fields: Fields) -> list[Field]:
+        """The extra fields; those of a rate limit only where an upstream says nothing of its own.
+
+        They are one statement, which must not be mixed with another.
+        """
+        if any(name.lower().startswith(_RATE_LIMIT) for name, _ in fields):
+            return [field for field in self.extra_fields if not _is_of_rate_limit(field)]
+        return self.extra_fields
 
     def write(self, data: bytes) -> None:
         self._pending.extend(self._wire.encode_data(data))
@@ -117,6 +143,7 @@ class H1Sink:
         self._exchange.status = head.status
         self._exchange.head_sent = True
         self.switched = True
+        head.fields = [*head.fields, *self._extra_beside(head.fields)]
         await self._send(self._wire.encode_interim(head))
         self.watchdog.deadlines.stop_total()
         self.watchdog.scope.deadline = math.inf

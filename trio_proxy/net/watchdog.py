@@ -1,4 +1,4 @@
-"""One cancel scope an exchange, its deadline moved before each wait.
+"""One cancel scope an exchange, and one a try, with a deadline that is moved before each wait.
 
 A scope costs more than moving the deadline of a live one, and only a wait needs a deadline at
 all: an operation that finds its bytes ready never touches the clock. `Watchdog.arm` also keeps
@@ -6,6 +6,9 @@ the name of the budget that is running, so that the error can name it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import trio
 
@@ -23,35 +26,89 @@ _BLAME = {
     "body": Source.CLIENT,
     "client_write": Source.CLIENT,
     "queue": Source.PROXY,
+    "": Source.PROXY,
 }
+
+
+T = TypeVar("T")
 
 
 class Watchdog:
     """The cancel scope of one task's share of an exchange, and why it was cancelled.
 
     Use ``with watchdog.scope:`` and ask `failure` afterwards if the scope caught a cancellation.
+    Inside it, `within_try` runs what may fail without ending the exchange.
     """
 
-    __slots__ = ("_aborted", "_budget", "_turns", "_wait", "deadlines", "scope")
+    __slots__ = (
+        "_aborted",
+        "_budget",
+        "_current",
+        "_failed_try",
+        "_turns",
+        "_wait",
+        "deadlines",
+        "scope",
+    )
 
     def __init__(self, deadlines: Deadlines) -> None:
         self.deadlines = deadlines
-        self.scope = trio.CancelScope()
+        self.scope = self._current = trio.CancelScope()
         self._budget = self._wait = ""
         self._aborted: ProxyError | None = None
+        self._failed_try: ProxyError | None = None
         self._turns = 0
 
     def arm(self, wait: str) -> None:
         """Start the budget of one wait; call right before awaiting."""
-        if not self.scope.cancel_called:  # else the budget that ran out keeps its name
+        scope = self._current
+        if not scope.cancel_called:  # else the budget that ran out keeps its name
             self._wait = wait
-            self.scope.deadline, self._budget = self.deadlines.nearest(wait, trio.current_time())
+            in_try = scope is not self.scope
+            nearest = self.deadlines.nearest_in_try if in_try else self.deadlines.nearest
+            scope.deadline, self._budget = nearest(wait, trio.current_time())
 
     def abort(self, error: ProxyError) -> None:
         """Cancel from outside (the client left, the upload failed). The first reason stays."""
         if self._aborted is None:
             self._aborted = error
             self.scope.cancel(reason=str(error))
+
+    async def within_try(self, exchange: Exchange, work: Callable[[], Awaitable[T]]) -> T:
+        """Await one try at an upstream. Raises ProxyError if a budget of it runs out meanwhile.
+
+        What ends the whole exchange, as its total budget does, goes through as a cancellation.
+        """
+        if self.scope.cancel_called:
+            await trio.lowlevel.checkpoint()  # nothing may be sent any more
+        self._failed_try = None
+        self.scope.deadline = self.deadlines.total_at
+        self.deadlines.start_try(trio.current_time())
+        self._current = trio.CancelScope()
+        with self._current:
+            try:
+                return await work()
+            except trio.Cancelled:
+                if trio.current_time() >= self.deadlines.total_at:
+                    self._budget = "total"
+                raise
+            finally:
+                self._current = self.scope
+                self.deadlines.stop_try()
+        raise self._failed_try or self._out_of_time(exchange)
+
+    def fail_try(self, error: ProxyError) -> None:
+        """End the try under way from outside; beyond the response head, the exchange."""
+        if self._current is self.scope:
+            self.abort(error)
+        elif self._failed_try is None:
+            self._failed_try = error
+            self._current.cancel(reason=str(error))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the exchange was cancelled, for whatever reason."""
+        return self.scope.cancel_called
 
     @property
     def wait(self) -> str:
@@ -60,8 +117,9 @@ class Watchdog:
 
     def failure(self, exchange: Exchange) -> ProxyError:
         """Why the scope was cancelled, as the error to report."""
-        if self._aborted is not None:
-            return self._aborted
+        return self._aborted or self._out_of_time(exchange)
+
+    def _out_of_time(self, exchange: Exchange) -> ProxyError:
         source = _BLAME.get(self._wait, Source.UPSTREAM)
         reason = TIMEOUT_REASONS[self._budget]
         seconds = self.deadlines.length(self._budget)
@@ -80,11 +138,11 @@ class Watchdog:
 async def receive(stream: Stream, limit: int, watchdog: Watchdog, wait: str) -> bytes:
     """Bytes from the stream, ``b""`` at its end, within the budget named ``wait``.
 
-    Raises OSError if the transport failed.
+    Raises OSError if the transport failed. A cancellation never loses what was read.
     """
+    await watchdog.breathe(wait)
     data = stream.receive_nowait(limit)
     if data is not None:
-        await watchdog.breathe(wait)
         return data
     return await receive_later(stream, limit, watchdog, wait)
 

@@ -8,8 +8,22 @@ from trio_proxy.forwarding import HeaderRules
 from trio_proxy.front.service import Plan
 from trio_proxy.handlers.metrics import MetricsHandler
 from trio_proxy.handlers.proxy import ProxyHandler
+from trio_proxy.policy.breaker import BreakerRules
+from trio_proxy.policy.retry import RetryRules
+from trio_proxy.server.ratelimits import RateLimits
 from trio_proxy.settings import Settings
+from trio_proxy.settings_upstreams import (
+    BreakerSettings,
+    Health,
+    UpstreamSettings,
+    status_set,
+    to_seconds,
+)
 from trio_proxy.upstream.cluster import Cluster, ClusterPlan
+from trio_proxy.upstream.condition import HealthRules, MemberRules
+from trio_proxy.upstream.discovery import ServiceName, Spec
+from trio_proxy.upstream.probe import CheckRules
+from trio_proxy.upstream.queue import QueueRules
 from trio_proxy.wire.requests import HeadLimits
 
 #: The pool that the short form of the configuration describes.
@@ -17,15 +31,84 @@ DEFAULT_POOL = "default"
 
 
 def cluster_plan(settings: Settings) -> ClusterPlan:
-    """Members and bounds of the default pool."""
-    limits = settings.limits
+    """Members, bounds and policies of the default pool."""
+    seconds, balance, retry = settings.timeouts.seconds, settings.balance, settings.retry
     return ClusterPlan(
-        max_conns={
-            upstream.address: upstream.max_conns or limits.max_conns_per_upstream
-            for upstream in settings.upstreams
-        },
-        max_queue=limits.max_queue,
-        idle_seconds=settings.timeouts.seconds["upstream_idle"],
+        members={_spec(each): _member_rules(each, settings) for each in settings.upstreams},
+        policy="round_robin" if balance.policy == "weighted" else balance.policy,
+        key=balance.key,
+        sticky_cookie=balance.sticky_cookie,
+        sticky_secret=balance.sticky_secret,
+        panic_percent=settings.health.panic_percent,
+        health=_health_rules(settings),
+        checks=_check_rules(settings.health),
+        queue=QueueRules(
+            max_length=settings.limits.max_queue,
+            seconds=settings.limits.queue_seconds,
+            is_lifo=settings.limits.queue == "lifo",
+            target_seconds=settings.limits.queue_target_ms / 1000,
+        ),
+        retry=RetryRules(
+            attempts=retry.attempts,
+            on=frozenset(retry.on),
+            unsafe_methods=retry.unsafe_methods,
+            replay_bytes=retry.replay_bytes,
+        ),
+        budget_percent=retry.budget_percent,
+        idle_seconds=seconds["upstream_idle"],
+        drain_seconds=seconds["drain"],
+        refresh_seconds=to_seconds(settings.dns.refresh_ms),
+        nameservers=settings.dns.nameservers,
+    )
+
+
+def _spec(upstream: UpstreamSettings) -> Spec:
+    return upstream.address if upstream.srv is None else ServiceName(upstream.srv)
+
+
+def _member_rules(upstream: UpstreamSettings, settings: Settings) -> MemberRules:
+    return MemberRules(
+        max_conns=upstream.max_conns or settings.limits.max_conns_per_upstream,
+        weight=upstream.weight,
+        backup=upstream.backup,
+        drain=upstream.drain,
+        max_fails=upstream.max_fails,
+        fail_seconds=upstream.fail_timeout_ms / 1000,
+        slow_start_seconds=upstream.slow_start_ms / 1000,
+    )
+
+
+def _health_rules(settings: Settings) -> HealthRules:
+    health, breaker = settings.health, settings.breaker
+    return HealthRules(
+        rise=health.rise,
+        fall=health.fall,
+        fail_statuses=status_set(health.fail_statuses),
+        breaker=None if breaker is None else _breaker_rules(breaker),
+        error_statuses=frozenset() if breaker is None else status_set(breaker.error_statuses),
+    )
+
+
+def _breaker_rules(breaker: BreakerSettings) -> BreakerRules:
+    return BreakerRules(
+        window_seconds=breaker.window_ms / 1000,
+        min_requests=breaker.min_requests,
+        error_percent=breaker.error_percent,
+        open_seconds=breaker.open_ms / 1000,
+        half_open_requests=breaker.half_open_requests,
+    )
+
+
+def _check_rules(health: Health) -> CheckRules | None:
+    if not health.path:
+        return None
+    return CheckRules(
+        path=health.path,
+        host=health.host,
+        interval_seconds=health.interval_ms / 1000,
+        timeout_seconds=health.timeout_ms / 1000,
+        expect=status_set(health.expect),
+        expect_body=health.expect_body,
     )
 
 
@@ -35,6 +118,7 @@ def wait_budgets(settings: Settings) -> Mapping[str, float]:
         **settings.timeouts.seconds,
         "client_write": settings.timeouts.seconds["write"],
         "queue": settings.limits.queue_seconds,
+        "try": to_seconds(settings.retry.try_timeout_ms),
     }
 
 
@@ -61,14 +145,14 @@ def head_limits(settings: Settings) -> HeadLimits:
     )
 
 
-def proxy_plan(settings: Settings, cluster: Cluster) -> Plan:
+def proxy_plan(settings: Settings, cluster: Cluster, limits: RateLimits) -> Plan:
     """What client connections need to know of the configuration."""
-    rules, limits = header_rules(settings), head_limits(settings)
+    rules, heads = header_rules(settings), head_limits(settings)
     return Plan(
-        handler=ProxyHandler(cluster, rules, limits),
+        handler=limits.limited(ProxyHandler(cluster, rules, heads)),
         seconds=wait_budgets(settings),
         rules=rules,
-        head_limits=limits,
+        head_limits=heads,
         max_body_bytes=settings.limits.max_body_bytes,
     )
 

@@ -16,7 +16,8 @@ from trio_proxy.server.acceptor import Acceptor
 from trio_proxy.server.build import wait_budgets
 from trio_proxy.server.proxy import Proxy, Unobserved
 from trio_proxy.server.run import serve
-from trio_proxy.settings import Settings, Timeouts, UpstreamSettings
+from trio_proxy.settings import Settings, Timeouts
+from trio_proxy.settings_upstreams import UpstreamSettings
 from trio_proxy.telemetry.logwriter import LogWriter
 
 ANY_PORT = TcpAddress("127.0.0.1", 0)

@@ -20,17 +20,17 @@ from trio_proxy.handlers.metrics import MetricsHandler
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.net.network import SocketNetwork
 from trio_proxy.net.streams import Listener, Network
-from trio_proxy.policy.balance import RoundRobin
 from trio_proxy.server import build
 from trio_proxy.server.acceptor import Acceptor
 from trio_proxy.server.listeners import Change, Listeners
+from trio_proxy.server.ratelimits import RateLimits
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.metrics import build_registry, render
 from trio_proxy.telemetry.sinks import LoggingSink
 from trio_proxy.telemetry.stats import Stats
 from trio_proxy.upstream.cluster import Cluster
-from trio_proxy.upstream.pool import Upstream
+from trio_proxy.upstream.keeper import Keeper
 
 log = logging.getLogger("trio_proxy.server")
 
@@ -87,12 +87,14 @@ class Proxy:
         self.cluster = Cluster(
             build.DEFAULT_POOL,
             build.cluster_plan(settings),
-            RoundRobin(),
             network,
             self.stats.upstream,
             self.stats.queue_length,
         )
-        self.service = Service(build.proxy_plan(settings, self.cluster), self._telemetry)
+        self._keeper = Keeper(self.cluster, self.stats.forget_upstream)
+        self._rate_limits = RateLimits()
+        plan = build.proxy_plan(settings, self.cluster, self._rate_limits)
+        self.service = Service(plan, self._telemetry)
         self.client_limiter = trio.CapacityLimiter(settings.limits.max_client_conns)
         registry = build_registry(self.stats)
         handler = MetricsHandler(functools.partial(render, registry))
@@ -135,6 +137,11 @@ class Proxy:
 
     async def bind(self) -> None:
         """Bind every address of the settings. Raises OSError, and then leaves none bound."""
+        found = await self.cluster.look_up(self.cluster.plan)
+        self.cluster.apply(self.cluster.plan, found)
+        redis = await self._rate_limits.prepare(self.settings.rate_limit)
+        self._rate_limits.apply(self.settings.rate_limit, redis)
+        self.service.plan = build.proxy_plan(self.settings, self.cluster, self._rate_limits)
         change = await self._listeners.prepare(self.settings.listen)
         self._fresh, _ = self._listeners.swap(self.settings.listen, change)
         try:
@@ -154,7 +161,8 @@ class Proxy:
             background,
             limit_name="connections to the metrics port",
         )
-        background.start_soon(self.cluster.reap_idle)
+        background.start_soon(self._keeper.run)
+        self._rate_limits.start(background)
         for listener in self._fresh:
             self._serve(listener)
         if self._metrics_listener is not None:
@@ -179,9 +187,22 @@ class Proxy:
         """
         check_settings(settings)
         async with self._reloading:
-            await self._reload(settings)
+            try:
+                await self._reload(settings)
+            except BaseException:
+                self._use_nameservers()
+                raise
+
+    def _use_nameservers(self) -> None:
+        if isinstance(self._network, SocketNetwork):
+            self._network.use_nameservers(self.settings.dns.nameservers)
 
     async def _reload(self, settings: Settings) -> None:
+        plan = build.cluster_plan(settings)
+        if isinstance(self._network, SocketNetwork):
+            self._network.use_nameservers(settings.dns.nameservers)
+        found = await self.cluster.look_up(plan)
+        redis = await self._rate_limits.prepare(settings.rate_limit)
         change = await self._listeners.prepare(settings.listen)
         fresh_metrics: Listener | None = None
         same = (self.settings.metrics_listen, self.metrics_address)
@@ -192,6 +213,8 @@ class Proxy:
         except BaseException:
             change.abandon()
             raise
+        self.cluster.apply(plan, found)
+        self._rate_limits.apply(settings.rate_limit, redis)
         self._swap(settings)
         self._swap_listeners(settings, change)
         if metrics_moved:
@@ -199,13 +222,10 @@ class Proxy:
 
     def _swap(self, settings: Settings) -> None:
         self.settings = settings
-        gone = self.cluster.apply(build.cluster_plan(settings))
-        self.service.plan = build.proxy_plan(settings, self.cluster)
+        self.service.plan = build.proxy_plan(settings, self.cluster, self._rate_limits)
         self._metrics_service.plan = build.metrics_plan(settings, self._metrics_handler)
         self.client_limiter.total_tokens = settings.limits.max_client_conns
         self._telemetry.on_exchange = self._on_exchange if settings.logging.access else None
-        for upstream in gone:
-            self._background.start_soon(self._let_go, upstream)
 
     def _swap_listeners(self, settings: Settings, change: Change) -> None:
         fresh, gone = self._listeners.swap(settings.listen, change)
@@ -220,17 +240,6 @@ class Proxy:
         self._metrics_listener = fresh
         if fresh is not None:
             self._serve_metrics(fresh)
-
-    async def _let_go(self, upstream: Upstream) -> None:
-        """See an upstream off that is no longer configured: its exchanges have the drain's time."""
-        log.info("upstream %s removed, %d exchanges left", upstream.name, len(upstream.leased))
-        with trio.move_on_after(self._drain_seconds()):
-            await upstream.wait_until_unused()
-        for holder in list(upstream.leased.values()):
-            holder.cut()
-        await upstream.wait_until_unused()
-        if upstream.name not in {member.name for member in self.cluster.members}:
-            self.stats.forget_upstream(upstream.name)
 
     # Stop.
 
@@ -293,7 +302,7 @@ async def open_proxy(
     bound.
     """
     check_settings(settings)
-    own_network = SocketNetwork() if network is None else None
+    own_network = SocketNetwork(nameservers=settings.dns.nameservers) if network is None else None
     writer = None
     if on_exchange is None:
         writer = LogWriter(LoggingSink())

@@ -46,7 +46,7 @@ def access_text(exchange: Exchange) -> str:
         f" in={exchange.bytes_received}B tries={len(exchange.tries)}"
         f" phase={exchange.ended_in.value}"
     )
-    if exchange.error is None and len(exchange.tries) < 2:
+    if exchange.error is None and len(exchange.tries) < 2 and not exchange.not_retried:
         return line
     return line + _tail(exchange, exchange.error)
 
@@ -58,6 +58,8 @@ def _tail(exchange: Exchange, error: ProxyError | None) -> str:
         pairs.append(f" error={error.reason.slug}")
         if error.detail:
             pairs.append(f' detail="{_quoted(error.detail)}"')
+    if exchange.not_retried:
+        pairs.append(f" not_retried={exchange.not_retried}")
     if exchange.tries:
         tried = ",".join(f"{_word(t.upstream)}:{_outcome(t.outcome)}" for t in exchange.tries)
         pairs.append(f" tried={tried}")
@@ -92,6 +94,8 @@ def access_fields(exchange: Exchange) -> dict[str, Any]:
         "trace_id": json_text(exchange.trace_id),
         "phase": exchange.ended_in.value,
     }
+    if exchange.not_retried:
+        fields["not_retried"] = exchange.not_retried
     if (error := exchange.error) is not None:
         fields["error"] = error.reason.slug
         fields["source"] = error.source.value

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Status classes shown even at 0. 1xx (an accepted upgrade) joins them once there is one.
 STATUS_CLASSES = (2, 3, 4, 5)
 
+#: The values of the ``state`` label of a breaker.
+BREAKER_STATES = ("closed", "open", "half_open")
+
 
 def build_registry(stats: Stats) -> CollectorRegistry:
     """A registry of its own, so that an application that embeds the proxy keeps its global one."""
@@ -90,6 +93,12 @@ class StatsCollector(Collector):
             "proxy_retries", "Further tries, by what befell the last.", "reason", stats.retries
         )
         yield _counters(
+            "proxy_retries_refused",
+            "Failed tries that no other followed, by the obstacle.",
+            "reason",
+            stats.not_retried.copy(),
+        )
+        yield _counters(
             "proxy_rejected",
             "Requests turned away by the proxy.",
             "reason",
@@ -148,7 +157,19 @@ class StatsCollector(Collector):
             labels=["upstream", "state"],
         )
         up = GaugeMetricFamily(
-            "proxy_upstream_up", "Whether an upstream may be picked.", labels=["upstream"]
+            "proxy_upstream_up", "Whether an upstream is healthy.", labels=["upstream"]
+        )
+        draining = GaugeMetricFamily(
+            "proxy_upstream_draining", "Whether it takes no new requests.", labels=["upstream"]
+        )
+        weight = GaugeMetricFamily(
+            "proxy_upstream_weight", "Its share of the load when healthy.", labels=["upstream"]
+        )
+        breaker = GaugeMetricFamily(
+            "proxy_breaker_state", "1 for the state it is in.", labels=["upstream", "state"]
+        )
+        checks = CounterMetricFamily(
+            "proxy_health_checks", "Active health checks.", labels=["upstream", "result"]
         )
         for name, one in upstreams.items():
             requests.add_metric([name], one.requests)
@@ -158,7 +179,13 @@ class StatsCollector(Collector):
             connections.add_metric([name, "active"], one.active)
             connections.add_metric([name, "idle"], one.idle)
             up.add_metric([name], one.up)
-        return requests, errors, duration, connections, up
+            draining.add_metric([name], one.draining)
+            weight.add_metric([name], one.weight)
+            for state in BREAKER_STATES if one.breaker else ():
+                breaker.add_metric([name, state], state == one.breaker)
+            for result, count in one.checks.items():  # its keys never change
+                checks.add_metric([name, result], count)
+        return requests, errors, duration, connections, up, draining, weight, breaker, checks
 
 
 def _counter(name: str, text: str, value: int) -> Metric:

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from trio_proxy.errors import ProxyError, Reason
-from trio_proxy.lifecycle import STALE, Phase
+from trio_proxy.lifecycle import Phase
 
 if TYPE_CHECKING:
     from trio_proxy.lifecycle import Exchange, Try
@@ -30,6 +30,7 @@ TIMEOUT_TYPES = {
     Reason.WRITE_TIMEOUT: "write",
     Reason.CLIENT_STALLED: "write",
     Reason.TOTAL_TIMEOUT: "total",
+    Reason.TRY_TIMEOUT: "try",
 }
 
 #: Answers by which the proxy turns a request away instead of trying it.
@@ -54,6 +55,9 @@ PARSE_ERRORS = frozenset(
 )
 
 UPSTREAM_ERROR_TYPES = ("timeout", "connection_refused", "other")
+
+#: What can stand in the way of a retry (`Exchange.not_retried`).
+OBSTACLES = ("attempts", "method", "replay_bytes", "deadline", "budget", "no_upstream")
 
 #: Reasons for a retry beyond this many different ones are counted together as ``other``.
 MAX_RETRY_REASONS = 64
@@ -92,7 +96,18 @@ class Histogram:
 class UpstreamStats:
     """What happened with one upstream; ``active`` and ``idle`` are its connections by state."""
 
-    __slots__ = ("active", "duration", "errors", "idle", "requests", "up")
+    __slots__ = (
+        "active",
+        "breaker",
+        "checks",
+        "draining",
+        "duration",
+        "errors",
+        "idle",
+        "requests",
+        "up",
+        "weight",
+    )
 
     def __init__(self) -> None:
         self.requests = 0
@@ -101,7 +116,14 @@ class UpstreamStats:
         self.duration = Histogram()
         self.active = 0
         self.idle = 0
+        #: Whether its health allows it to be picked.
         self.up = True
+        self.draining = False
+        self.weight = 1
+        #: The state of its breaker, empty if it has none.
+        self.breaker = ""
+        #: Active health checks, by result.
+        self.checks = {"pass": 0, "fail": 0}
 
     def observe(self, seconds: float) -> None:
         """Count one response head that came ``seconds`` after its try began."""
@@ -122,6 +144,7 @@ class Stats:
         "disconnects",
         "duration",
         "log_lines_dropped",
+        "not_retried",
         "orphaned_upstreams",
         "parse_errors",
         "queue_length",
@@ -149,6 +172,8 @@ class Stats:
         self.timeouts = dict.fromkeys(TIMEOUT_TYPES.values(), 0)
         self.rejected = dict.fromkeys(REJECTIONS, 0)
         self.retries: dict[str, int] = {}
+        #: Failed tries that were not followed by another, by the obstacle.
+        self.not_retried = dict.fromkeys(OBSTACLES, 0)
         self.reloads = {"success": 0, "failure": 0}
         self.upstreams: dict[str, UpstreamStats] = {}
         #: Requests waiting for an upstream connection, by the pool's name; the pool writes it.
@@ -173,10 +198,16 @@ class Stats:
         self.bytes_received += exchange.bytes_received
         self.bytes_sent += exchange.bytes_sent
         self.duration.observe(exchange.ended_at - exchange.started_at)
+        outcome = ""
         for one in exchange.tries:
+            if outcome:
+                self.retried(outcome)
+            outcome = one.outcome
             self._tried(one)
         if exchange.leases:
             self.orphaned_upstreams += 1
+        if exchange.not_retried:
+            self.not_retried[exchange.not_retried] += 1
         error = exchange.error
         if error is None:
             self.responses[exchange.status // 100] += 1
@@ -190,8 +221,6 @@ class Stats:
         upstream.requests += 1
         if one.head_seconds >= 0:
             upstream.observe(one.head_seconds)
-        if one.outcome == STALE:
-            self.retried(STALE)
         if one.failure is not None:
             upstream.failed(one.failure.reason)
 

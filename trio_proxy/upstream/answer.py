@@ -130,6 +130,15 @@ async def _relay_known_length(
         await sink.send_through(buffer[:size])
 
 
+def discard_body(wire: ClientWire) -> bool:
+    """Throw away what has come of a body that nobody wants; whether that was all of it."""
+    try:
+        wire.take_body()
+    except ProtocolError:
+        return False
+    return wire.body_complete and not wire.leftover
+
+
 def truncated(detail: str) -> ProxyError:
     """The upstream has cut off its answer."""
     return ProxyError(Source.UPSTREAM, Phase.STREAM, Reason.RESPONSE_TRUNCATED, detail=detail)

@@ -1,55 +1,76 @@
-"""A pool of upstreams: who gets the next request, and who waits for a connection.
+"""A pool of upstreams: who its members are, who gets the next request, who waits.
 
 `Cluster.lease` decides synchronously; the only IO is the dial. When every upstream is at its cap,
-requests wait in one bounded queue, first in first out, and whatever becomes free goes to the
-first of them. The cluster outlives a reload: `apply` changes its members in place, so connections
-to an upstream that stays are kept.
+requests wait in one bounded queue (`queue`), and whatever becomes free goes to one of them. The
+cluster outlives a reload: `apply` changes its members in place, so that connections to an upstream
+that stays are kept, and so is all that is known of its health. What has to be done in the
+background (checks, look-ups, seeing upstreams off) is the `keeper`'s.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
-from collections import deque
-from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Protocol
+import random
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 
+import attrs
 import trio
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from trio_proxy.addresses import Address
 from trio_proxy.complaint import Complaint
-from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.lifecycle import Exchange, Phase
-from trio_proxy.net.resolver import LookupFailed
-from trio_proxy.net.streams import Stream
+from trio_proxy.forwarding import Origin
+from trio_proxy.lifecycle import Exchange
+from trio_proxy.messages import Request
+from trio_proxy.net.streams import Network
 from trio_proxy.net.watchdog import Watchdog
-from trio_proxy.policy.balance import Balancer
+from trio_proxy.policy.balance import make_balancer
+from trio_proxy.policy.retry import RetryRules
+from trio_proxy.policy.retry_budget import RetryBudget
+from trio_proxy.upstream.condition import HealthRules, MemberRules
+from trio_proxy.upstream.discovery import Directory, Endpoint, Spec, is_name
+from trio_proxy.upstream.keys import key_reader
+from trio_proxy.upstream.lease import Lease
+from trio_proxy.upstream.picker import Choice, Picker
 from trio_proxy.upstream.pool import Gauges, Holder, Upstream, UpstreamConnection
+from trio_proxy.upstream.probe import CheckRules
+from trio_proxy.upstream.queue import Queue, QueueRules
+from trio_proxy.upstream.sticky import Sticky
 
 log = logging.getLogger("trio_proxy.upstream")
 
 
 @frozen(kw_only=True)
 class ClusterPlan:
-    """What a configuration says of a pool: each address with its cap, and the queue's length."""
+    """What a configuration says of a pool; times in seconds.
 
-    max_conns: Mapping[Address, int]
-    max_queue: int
-    idle_seconds: float
+    ``members`` maps each server, or name that stands for servers, to its rules.
+    """
 
+    members: Mapping[Spec, MemberRules]
+    policy: str = "round_robin"
+    key: str = "client_ip"
+    sticky_cookie: str = ""
+    sticky_secret: str = ""
+    panic_percent: int = 0
+    health: HealthRules = field(factory=HealthRules)
+    #: None for no active checks.
+    checks: CheckRules | None = None
+    queue: QueueRules = field(factory=QueueRules)
+    retry: RetryRules = field(factory=RetryRules)
+    budget_percent: int = 20
+    idle_seconds: float = math.inf
+    drain_seconds: float = math.inf
+    refresh_seconds: float = math.inf
+    #: Whom names are asked of; none is the system.
+    nameservers: Sequence[str] = ()
 
-class Dialer(Protocol):
-    async def dial(self, address: Address) -> Stream: ...
-
-
-@define(eq=False)
-class _Waiter:
-    holder: Holder
-    granted: UpstreamConnection | None = None
-    event: trio.Event = field(factory=trio.Event)
+    def is_refreshed_like(self, other: ClusterPlan) -> bool:
+        """Whether names are looked up by themselves, and of the same servers."""
+        is_refreshed = not math.isinf(self.refresh_seconds)
+        return is_refreshed and self.nameservers == other.nameservers
 
 
 class Cluster:
@@ -63,127 +84,257 @@ class Cluster:
         self,
         name: str,
         plan: ClusterPlan,
-        balancer: Balancer,
-        dialer: Dialer,
+        network: Network,
         gauges_of: Callable[[str], Gauges],
         queue_lengths: dict[str, int],
     ) -> None:
         self.name = name
         self.members: list[Upstream] = []
-        self._balancer = balancer
-        self._dialer = dialer
+        self.plan = plan
+        self.directory = Directory(network)
+        self.random = random.random
+        self.budget = RetryBudget(plan.budget_percent)
+        self.queue = Queue(name, self._maybe_assign, queue_lengths)
+        #: Set when the background work may have to change.
+        self.changed = trio.Event()
+        self.sticky: Sticky | None = None
         self._gauges_of = gauges_of
-        self._queue_lengths = queue_lengths
-        queue_lengths[name] = 0
-        self._waiters: deque[_Waiter] = deque()
+        self._own_secret = secrets.token_hex()
+        self._found: dict[Spec, Sequence[Endpoint]] = {}
+        self._retired: list[Upstream] = []
+        #: Those that are members no longer, and still have requests under way.
+        self._leaving: dict[Address, Upstream] = {}
+        self._picker = Picker(name, make_balancer(plan.policy), self.random)
+        self._key_of = key_reader(plan.policy, plan.key)
+        self._budget_spent = Complaint(log)
+        self._attention = trio.Event()
         self._reaper_wakeup = trio.Event()
         self._reaper_parked = False
-        self._queue_full = Complaint(log)
-        self._at_cap = Complaint(log)
-        self._plan = plan
-        self.apply(plan)
 
     def __repr__(self) -> str:
-        return f"<Cluster {self.name} {self.members} waiting={len(self._waiters)}>"
+        return f"<Cluster {self.name} {self.members} waiting={len(self.queue)}>"
 
     @property
     def queue_length(self) -> int:
-        return len(self._waiters)
+        """How many requests wait for an upstream."""
+        return len(self.queue)
 
-    def apply(self, plan: ClusterPlan) -> list[Upstream]:
-        """Take on a new plan and return the upstreams that it no longer names.
+    # Configuration
 
-        An upstream that stays keeps its connections; a lowered cap is reached as leases end.
+    async def look_up(self, plan: ClusterPlan) -> Mapping[Spec, Sequence[Endpoint]]:
+        """Ask DNS for the names of a plan, before `apply`; takes bounded time.
+
+        Those that are known are asked for again only if nobody else does so, or others are asked.
         """
+        is_known = self._found if plan.is_refreshed_like(self.plan) else ()
+        names = [spec for spec in plan.members if is_name(spec) and spec not in is_known]
+        return await self.directory.look_up_all(names) if names else {}
+
+    def apply(self, plan: ClusterPlan, found: Mapping[Spec, Sequence[Endpoint]]) -> None:
+        """Take on a new plan, and what `look_up` found for it.
+
+        An upstream that stays keeps its connections and its health; a lowered cap is reached as
+        leases end. One that is named no longer takes no more requests.
+        """
+        if plan.policy != self.plan.policy:
+            self._picker.balancer = make_balancer(plan.policy)
+        self.plan = plan
+        self._key_of = key_reader(plan.policy, plan.key)
+        self._picker.panic_percent = plan.panic_percent
+        secret = plan.sticky_secret or self._own_secret
+        self.sticky = Sticky(plan.sticky_cookie, secret.encode()) if plan.sticky_cookie else None
+        self.queue.apply(plan.queue)
+        self.budget.apply(plan.budget_percent)
+        known = {**self._found, **found}
+        self._found = {spec: known[spec] for spec in plan.members if spec in known}
+        self.directory.keep(plan.members)
+        self._rebuild(self._wanted(), is_reload=True)
+
+    def found(self, spec: Spec, endpoints: Sequence[Endpoint]) -> None:
+        """DNS says who is behind a name of the plan."""
+        if spec in self.plan.members and self._found.get(spec) != endpoints:
+            self._found[spec] = endpoints
+            self._rebuild(self._wanted(), is_reload=False)
+
+    def knows(self, spec: Spec) -> bool:
+        """Whether a name was looked up with success before."""
+        return spec in self._found
+
+    def _wanted(self) -> dict[Address, MemberRules]:
+        """Every member that there should be, the first mention of an address counting."""
+        wanted: dict[Address, MemberRules] = {}
+        for spec, rules in self.plan.members.items():
+            for endpoint in self._endpoints(spec):
+                own = attrs.evolve(
+                    rules,
+                    authority=endpoint.authority,
+                    weight=rules.weight * endpoint.weight,
+                    backup=rules.backup or endpoint.backup,
+                )
+                wanted.setdefault(endpoint.address, own)
+        return wanted
+
+    def _endpoints(self, spec: Spec) -> Sequence[Endpoint]:
+        if spec in self._found:
+            return self._found[spec]
+        # A host that was never found is a member by its name, so that requests say what is wrong.
+        return [Endpoint(spec)] if isinstance(spec, Address) else []
+
+    def _rebuild(self, wanted: Mapping[Address, MemberRules], *, is_reload: bool) -> None:
         known = {member.address: member for member in self.members}
-        self._plan = plan
+        is_first = not known
         self.members = []
-        for address, max_conns in plan.max_conns.items():
+        for address, rules in wanted.items():
             member = known.pop(address, None)
+            is_back = member is None and (member := self._returning(address)) is not None
             if member is None:
-                gauges = self._gauges_of(str(address))
-                member = Upstream(address, max_conns, gauges, self._serve_waiters)
-            member.apply(max_conns, plan.idle_seconds)
+                member = self._new_member(address, rules)
+                if not is_first:
+                    log.info("upstream %s added", member.name)
+                    member.condition.start_slowly(trio.current_time())
+            elif is_reload or is_back or rules != member.rules:
+                health, idle_seconds = self.plan.health, self.plan.idle_seconds
+                member.apply(rules, health, idle_seconds, is_reload=is_reload)
             self.members.append(member)
+        for member in self.members:
+            member.condition.set_sole(len(self.members) == 1)
+            if self.plan.checks is None:
+                member.condition.forget_checks()
         for member in known.values():
             member.retire()
+            self._leaving[member.address] = member
+            self._retired.append(member)
+        self._picker.apply(self.members, self._cookies())
+        self.changed.set()
         self._reaper_wakeup.set()
-        self._serve_waiters()
-        return list(known.values())
+        self.queue.serve()
 
-    def lease(self, exchange: Exchange, watchdog: Watchdog) -> Lease:
+    def _returning(self, address: Address) -> Upstream | None:
+        """The upstream of that address if it was taken away, but has requests under way."""
+        member = self._leaving.pop(address, None)
+        if member is not None:
+            member.unretire()
+        return member
+
+    def _new_member(self, address: Address, rules: MemberRules) -> Upstream:
+        gauges = self._gauges_of(str(address))
+        member = Upstream(
+            address, rules, self.plan.health, gauges, self.queue.serve, self._condition_changed
+        )
+        member.idle_seconds = self.plan.idle_seconds
+        return member
+
+    def _condition_changed(self) -> None:
+        if len(self.queue):
+            self._attention.set()
+
+    def _cookies(self) -> dict[str, Upstream]:
+        if self.sticky is None:
+            return {}
+        for member in self.members:
+            member.cookie = self.sticky.value_of(member.name)
+        return {member.cookie: member for member in self.members}
+
+    def has_left(self, upstream: Upstream) -> None:
+        """The last request of an upstream that was taken away has ended."""
+        self._leaving.pop(upstream.address, None)
+
+    def take_retired(self) -> list[Upstream]:
+        """The upstreams that are no longer members, for the keeper to see off."""
+        retired, self._retired = self._retired, []
+        return retired
+
+    # Runtime control
+
+    def member(self, name: str) -> Upstream:
+        """The member of that name, as logs show it. Raises LookupError."""
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise LookupError(f"pool {self.name} has no upstream {name}")
+
+    def drain(self, name: str) -> None:
+        """Send an upstream no new requests but those of clients stuck to it, until `undrain`.
+
+        A reload sets it to what the file says. Raises LookupError.
+        """
+        self.member(name).condition.drain(True)
+        self.queue.serve()
+
+    def undrain(self, name: str) -> None:
+        """Use an upstream again. Raises LookupError."""
+        self.member(name).condition.drain(False)
+        self.queue.serve()
+
+    def set_weight(self, name: str, weight: int) -> None:
+        """Change an upstream's share of the load until the next reload.
+
+        Raises LookupError, or ValueError if the weight is less than 1.
+        """
+        if weight < 1:
+            raise ValueError(f"weight: is {weight} (expected at least 1)")
+        self.member(name).set_weight(weight)
+
+    # Requests
+
+    def choice_for(self, request: Request, origin: Origin) -> Choice:
+        """What a request asks of the balancer."""
+        key = self._key_of(request, origin)
+        if self.sticky is None:
+            return Choice(key)
+        values = self.sticky.values_in(request.fields)
+        return Choice(key, next(filter(self._picker.knows_cookie, values), ""))
+
+    def next_try(self, choice: Choice) -> tuple[bool, float] | None:
+        """Where a request that failed can go next; see `Picker.next_try`."""
+        return self._picker.next_try(choice, trio.current_time())
+
+    def tell_budget_is_spent(self) -> None:
+        """Log that failures are no longer retried, because too many were."""
+        self._budget_spent.warn("pool %s: retry.budget_percent reached, not retrying", self.name)
+
+    def lease(self, exchange: Exchange, watchdog: Watchdog, choice: Choice) -> Lease:
         """An ``async with`` block that holds a connection; see `Lease`."""
-        return Lease(self, exchange, watchdog)
+        return Lease(self, exchange, watchdog, choice)
 
-    async def acquire(self, holder: Holder) -> UpstreamConnection:
+    async def acquire(self, holder: Holder, choice: Choice) -> UpstreamConnection:
         """A leased connection or slot, waiting in the queue if need be. Raises ProxyError."""
-        connection = None if self._waiters else self._maybe_assign(holder)
-        return connection if connection is not None else await self._wait_in_queue(holder)
+        # Who comes now must not overtake those who wait for the same.
+        if choice.is_particular or not self.queue.has_general:
+            connection = self._maybe_assign(holder, choice)
+            if connection is not None:
+                return connection
+        if not len(self.queue):
+            self._attention.set()
+        return await self.queue.wait(holder, choice)
 
-    async def _wait_in_queue(self, holder: Holder) -> UpstreamConnection:
-        if len(self._waiters) >= self._plan.max_queue:
-            self._queue_full.warn("pool %s: limits.max_queue reached", self.name)
-            raise ProxyError(Source.PROXY, Phase.PICK, Reason.QUEUE_FULL)
-        if not self._waiters:
-            self._at_cap.warn("pool %s: every upstream is at max_conns, queueing", self.name)
-        waiter = _Waiter(holder)
-        self._waiters.append(waiter)
-        self._queue_lengths[self.name] = len(self._waiters)
-        holder.watchdog.arm("queue")
-        try:
-            await waiter.event.wait()
-        except BaseException:
-            if waiter.granted is None:
-                self._waiters.remove(waiter)
-                self._queue_lengths[self.name] = len(self._waiters)
-            else:
-                self._pass_on(waiter.granted)
-            raise
-        assert waiter.granted is not None
-        return waiter.granted
-
-    def _pass_on(self, connection: UpstreamConnection) -> None:
-        """What was granted to somebody who has been cancelled meanwhile goes to the next."""
-        if connection.stream is None:
-            connection.upstream.discard(connection)
-        else:
-            self.give_back(connection)
-
-    def _maybe_assign(self, holder: Holder) -> UpstreamConnection | None:
-        for index in self._balancer.order(len(self.members)):
-            connection = self.members[index].maybe_lease(holder)
+    def _maybe_assign(self, holder: Holder, choice: Choice) -> UpstreamConnection | None:
+        now = trio.current_time()
+        while (upstream := self._picker.pick(choice, now)) is not None:
+            connection = upstream.maybe_lease(holder, now)
             if connection is not None:
                 return connection
         return None
 
-    def _serve_waiters(self) -> None:
-        """Give what has become free to those who wait, in the order in which they came."""
-        while self._waiters:
-            connection = self._maybe_assign(self._waiters[0].holder)
-            if connection is None:
-                return
-            waiter = self._waiters.popleft()
-            self._queue_lengths[self.name] = len(self._waiters)
-            waiter.granted = connection
-            waiter.event.set()
-
-    async def dial(
-        self, connection: UpstreamConnection, exchange: Exchange, watchdog: Watchdog
-    ) -> None:
-        """Open the stream of a leased slot. Raises ProxyError."""
-        exchange.phase = Phase.CONNECT
-        watchdog.arm("connect")
-        try:
-            stream = await self._dialer.dial(connection.upstream.address)
-        except OSError as exc:
-            raise _dial_error(exc) from exc
-        connection.opened(stream)
-
     def give_back(self, connection: UpstreamConnection) -> None:
         """End a lease whose connection can be used again."""
-        connection.upstream.give_back(connection, self._plan.idle_seconds)
+        connection.upstream.give_back(connection)
         if self._reaper_parked:
             self._reaper_wakeup.set()
+
+    async def serve_in_time(self) -> None:
+        """Serve the queue when an upstream's condition changes, or time alone has changed it.
+
+        Runs until cancelled.
+        """
+        while True:
+            self._attention = trio.Event()
+            next_at = self._picker.changes_at(trio.current_time()) if len(self.queue) else math.inf
+            with trio.CancelScope(deadline=next_at):
+                await self._attention.wait()
+            self.queue.serve()
+
+    # Idle connections
 
     async def reap_idle(self) -> None:
         """Close pooled connections when their idle deadline passes, until cancelled."""
@@ -199,68 +350,3 @@ class Cluster:
         """Close every idle connection of every member."""
         for member in self.members:
             member.close_idle()
-
-
-class Lease:
-    """Holds one upstream connection for one exchange.
-
-    Leaving the block gives the connection back if `reusable` was set, and closes it otherwise;
-    both are synchronous, so a cancelled exchange leaves nothing behind.
-    """
-
-    def __init__(self, cluster: Cluster, exchange: Exchange, watchdog: Watchdog) -> None:
-        self._cluster = cluster
-        self._exchange = exchange
-        self._watchdog = watchdog
-        self.reusable = False
-
-    async def __aenter__(self) -> Lease:
-        self._exchange.phase = Phase.PICK
-        holder = Holder(self._exchange, self._watchdog)
-        self.connection = await self._cluster.acquire(holder)
-        self._exchange.upstream = self.connection.upstream.name
-        self._exchange.leases += 1
-        return self
-
-    async def stream(self) -> Stream:
-        """The open stream, dialled first if the lease is a fresh slot. Raises ProxyError."""
-        if self.connection.stream is None:
-            await self._cluster.dial(self.connection, self._exchange, self._watchdog)
-        assert self.connection.stream is not None
-        return self.connection.stream
-
-    def start_afresh(self) -> None:
-        """Close a stale connection but keep its slot for a new one."""
-        self.connection.close_stream()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._exchange.leases -= 1
-        if self.reusable and exc is None:
-            self._cluster.give_back(self.connection)
-        else:
-            self.connection.upstream.discard(self.connection)
-
-
-#: What the system says when it is short of descriptors, memory or ports: no fault of the upstream.
-_OUT_OF_RESOURCES = frozenset(
-    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
-)
-
-
-def _dial_error(exc: OSError) -> ProxyError:
-    reason = Reason.CONNECTION_FAILED
-    if exc.errno in _OUT_OF_RESOURCES:
-        return ProxyError(Source.PROXY, Phase.CONNECT, Reason.OUT_OF_RESOURCES, detail=str(exc))
-    if isinstance(exc, LookupFailed):
-        reason = Reason.DNS_ERROR
-    elif exc.errno == errno.ECONNREFUSED or isinstance(exc, FileNotFoundError):
-        reason = Reason.CONNECTION_REFUSED
-    elif exc.errno == errno.ETIMEDOUT:
-        reason = Reason.CONNECT_TIMEOUT
-    detail = str(exc)
-    return ProxyError(Source.UPSTREAM, Phase.CONNECT, reason, detail=detail, retryable=True)

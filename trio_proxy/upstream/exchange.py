@@ -7,82 +7,138 @@ may answer before it has read everything, and a stalled upload must not hide tha
 
 from __future__ import annotations
 
+import math
+
 import trio
 
-from trio_proxy.contract import Sink
 from trio_proxy.errors import ProtocolError, ProxyError, Reason, Source
-from trio_proxy.forwarding import HeaderRules, Origin
 from trio_proxy.headers import client_fields, interim_fields, trailer_fields, upstream_fields
-from trio_proxy.lifecycle import STALE, Exchange, Phase, Try
-from trio_proxy.messages import Fields, Request, ResponseHead
-from trio_proxy.net.streams import Stream
-from trio_proxy.upstream.answer import UpstreamReader, malformed, relay_body
-from trio_proxy.upstream.cluster import Lease
+from trio_proxy.lifecycle import STALE, Phase, Try
+from trio_proxy.messages import Fields, Framing, ResponseHead
+from trio_proxy.net.streams import READ_SIZE, Stream
+from trio_proxy.net.watchdog import receive_later
+from trio_proxy.upstream.answer import UpstreamReader, discard_body, malformed, relay_body
+from trio_proxy.upstream.call import Call
+from trio_proxy.upstream.lease import Lease
+from trio_proxy.upstream.replay import ReplayBody
 from trio_proxy.upstream.switch import switch_protocols
 from trio_proxy.upstream.upload import Upload
 from trio_proxy.wire.h1 import ClientWire
-from trio_proxy.wire.requests import HeadLimits
 
 #: Interim responses relayed for one request; nobody needs more, and each costs the client a head.
 MAX_INTERIM_RESPONSES = 32
 
-#: Methods that may be sent again when a pooled connection turns out to be dead (RFC 9110 §9.2.2).
-IDEMPOTENT_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+
+#: How long a response head whose body has not begun is held back, in seconds: enough for a server
+#: to write its body, and nothing that a client notices.
+HEAD_HOLD_SECONDS = 0.05
+
+
+#: How soon a pooled connection must fail, in seconds, to count as one that was dead already.
+STALE_SECONDS = 1.0
 
 
 class UpstreamExchange:
-    """Drives one lease through one request. Raises ProxyError from `await_head` and `relay`."""
+    """Drives one lease through one request.
+
+    ``replay`` is the request's body if it has one; ``is_replayable`` says that the request may go
+    out again though it may have been acted upon, and ``has_next`` that there may be another try.
+    """
 
     def __init__(
         self,
+        call: Call,
         lease: Lease,
-        exchange: Exchange,
-        request: Request,
-        origin: Origin,
-        sink: Sink,
-        rules: HeaderRules,
-        limits: HeadLimits,
+        replay: ReplayBody | None,
+        *,
+        is_replayable: bool,
+        has_next: bool,
     ) -> None:
         self._lease = lease
-        self._exchange = exchange
-        self._request = request
-        self._origin = origin
-        self._sink = sink
-        self._rules = rules
-        self._limits = limits
+        self._exchange = call.exchange
+        self._request = call.request
+        self._origin = call.origin
+        self._sink = call.sink
+        self._rules = call.rules
+        self._limits = call.limits
+        self._replay = replay
+        self._body = call.sink.body if replay is None else replay
+        self._is_replayable = is_replayable
+        self._has_next = has_next
+        self._head: ResponseHead | None = None
         self._upload: Upload | None = None
-        self._reader = UpstreamReader(sink.watchdog, self._is_uploading)
-        #: What was sent of the body with the head, kept while it may have to be sent again.
-        self._first_piece = b""
+        self._reader = UpstreamReader(call.sink.watchdog, self._is_uploading)
         self._nothing_taken = False
         self._request_ended = False
         self._tried_at = 0.0
-        self._record: Try
+        self._record = Try(self._exchange.upstream)
 
     @property
     def _wire(self) -> ClientWire:
         return self._lease.connection.wire
 
-    async def run(self) -> Fields:
-        """Relay the whole answer into the sink but for its end; its trailers are returned.
+    async def await_head(self) -> ResponseHead:
+        """Send the request and await its final response head. Raises ProxyError.
 
-        Marks the lease reusable if the connection can take another request.
+        A pooled connection that turns out to have been dead already is replaced once.
         """
         self._start_try()
+        reused = self._lease.connection.stream is not None
         try:
-            head = await self._head_with_free_retry()
-            self._record.outcome = str(head.status)
-            self._record.head_seconds = trio.current_time() - self._tried_at
-            if head.status == 101:
-                head.fields = interim_fields(head, self._origin.trace_id)
-                stream = await self._lease.stream()
-                await switch_protocols(head, stream, self._wire, self._sink, self._exchange)
-                return ()
-            return await self._relay(head)
-        finally:
-            self._end_try()
-            if self._upload is not None:
-                self._upload.stop()
+            head = await self._send_and_await_head()
+        except ProxyError as exc:
+            if not (reused and exc.retryable and self._can_replay() and self._failed_at_once()):
+                raise
+            await self._give_up_stale_try()
+            self._start_try()
+            head = await self._send_and_await_head()
+        self._head = head
+        self._record.outcome = str(head.status)
+        self._record.head_seconds = trio.current_time() - self._tried_at
+        return head
+
+    def _failed_at_once(self) -> bool:
+        """A stale connection shows within a round trip; what dies later dies of the request."""
+        return trio.current_time() - self._tried_at <= STALE_SECONDS
+
+    async def relay(self, head: ResponseHead) -> Fields:
+        """Relay the answer into the sink but for its end; its trailers are returned.
+
+        Marks the lease reusable if the connection can take another request. Raises ProxyError.
+        """
+        if head.status == 101:
+            head.fields = interim_fields(head, self._origin.trace_id)
+            stream = await self._lease.stream()
+            await switch_protocols(head, stream, self._wire, self._sink, self._exchange)
+            return ()
+        return await self._relay(head)
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether nothing of the body has come, because the client waits to be told so."""
+        return self._upload is not None and self._upload.waits_for_continue
+
+    def note_failure(self, error: ProxyError) -> None:
+        """The try has failed: say so in the exchange's record."""
+        self._record.outcome = error.reason.slug
+        if error.source is Source.UPSTREAM:
+            self._record.failure = error
+
+    def stop(self) -> None:
+        """End the try; what still runs of it is cancelled."""
+        self._end_try()
+        if self._upload is not None:
+            self._upload.stop()
+
+    async def give_up(self) -> None:
+        """After `stop`: wait until nothing of the try touches the request's body any more.
+
+        An answer that has come whole leaves the connection reusable.
+        """
+        if self._upload is not None:
+            await self._upload.done.wait()
+        elif self._head is not None:
+            self._lease.reusable = self._head.keep_alive and discard_body(self._wire)
 
     def _start_try(self) -> None:
         self._record = Try(self._exchange.upstream)
@@ -92,40 +148,60 @@ class UpstreamExchange:
     def _end_try(self) -> None:
         self._record.seconds = trio.current_time() - self._tried_at
 
-    async def _head_with_free_retry(self) -> ResponseHead:
-        """The final response head; a pooled connection that was dead already is replaced once."""
-        reused = self._lease.connection.stream is not None
-        stream = await self._lease.stream()
-        try:
-            await self._send(stream)
-            return await self._await_head(stream)
-        except ProxyError as exc:
-            if not (reused and exc.retryable and self._can_replay()):
-                raise
-        await self._give_up_stale_try()
-        self._start_try()
+    async def _send_and_await_head(self) -> ResponseHead:
         stream = await self._lease.stream()
         await self._send(stream)
-        return await self._await_head(stream)
+        head = await self._await_head(stream)
+        if self._is_worth_holding(head):
+            await self._await_body(stream)
+        return head
+
+    def _is_worth_holding(self, head: ResponseHead) -> bool:
+        if not (self._has_next and self._is_replayable) or self._is_uploading():
+            return False
+        is_promised = head.body.framing is Framing.LENGTH and head.body.length > 0
+        return is_promised and not self._wire.leftover
+
+    async def _await_body(self, stream: Stream) -> None:
+        """Hold a head back for a moment, until something of its body has come.
+
+        Many servers write the two one after the other. One that is killed in between leaves a head
+        that promises too much; as long as it has not been passed on, the request can go elsewhere.
+        """
+        watchdog, deadlines = self._sink.watchdog, self._sink.watchdog.deadlines
+        deadlines.stop_try()  # the head has come in time
+        remaining = deadlines.remaining_total(trio.current_time())
+        data: bytes | None = None
+        with trio.move_on_after(min(HEAD_HOLD_SECONDS, remaining / 2)):
+            try:
+                data = await receive_later(stream, READ_SIZE, watchdog, "")
+            except (OSError, trio.ClosedResourceError) as exc:
+                raise self._reset(str(exc), retryable=False) from exc
+        if data == b"":
+            raise self._reset("closed before the response body began", retryable=False)
+        self._wire.feed(data or b"")
 
     async def _give_up_stale_try(self) -> None:
         self._record.outcome = STALE
         self._end_try()
         self._lease.start_afresh()
+        self._sink.watchdog.deadlines.start_try(trio.current_time())
         if self._upload is not None:
             self._upload.stop()
             await self._upload.done.wait()
             self._upload = None
+        if self._replay is not None:
+            self._replay.rewind()
 
     def _can_replay(self) -> bool:
         """Whether the request can be sent again: nothing of it was taken, or that does no harm."""
-        harmless = self._nothing_taken or self._request.method in IDEMPOTENT_METHODS
-        return harmless and (self._upload is None or self._request_ended)
+        can_rewind = self._replay is None or self._replay.can_rewind
+        return can_rewind and (self._is_replayable or self._nothing_taken)
 
     async def _send(self, stream: Stream) -> None:
         """Send the head and what is there of the body in one go; an `Upload` sends the rest."""
         self._exchange.phase = Phase.SEND
-        sink, wire, body = self._sink, self._wire, self._sink.body
+        sink, wire, body = self._sink, self._wire, self._body
         remaining = sink.watchdog.deadlines.remaining_total(trio.current_time())
         if remaining <= 0:
             # Without this a request could leave whose answer nobody will wait for.
@@ -138,10 +214,8 @@ class UpstreamExchange:
             remaining_seconds=remaining,
         )
         data = wire.encode_head(self._request, fields, self._limits)
-        if not body.complete:
-            self._first_piece += body.take_nowait()
-        if self._first_piece:
-            data = b"".join((data, *wire.encode_data(self._first_piece)))
+        if not body.complete and (piece := body.take_nowait()):
+            data = b"".join((data, *wire.encode_data(piece)))
         if body.complete:
             data += self._encode_request_end()
             self._request_ended = True
@@ -156,26 +230,33 @@ class UpstreamExchange:
     def _start_upload(self, stream: Stream, unsent: bytes) -> None:
         self._upload = Upload(
             self._exchange,
-            self._sink.body,
+            self._body,
             self._wire,
             stream,
             self._sink.watchdog,
-            waits_for_continue=self._request.expects_continue,
+            waits_for_continue=self._waits_for_continue(),
             encode_end=self._encode_request_end,
             on_change=self._on_upload_change,
         )
+        self._lease.turn_began = math.inf  # when it has the whole request
         self._sink.hold_until(self._upload.done)
         self._sink.nursery.start_soon(self._upload.run, unsent, self._request_ended)
 
+    def _waits_for_continue(self) -> bool:
+        has_begun = self._replay is not None and self._replay.has_begun
+        return self._request.expects_continue and not has_begun
+
     def _encode_request_end(self) -> bytes:
         trailers = trailer_fields(
-            self._sink.body.trailers, self._request.options, self._rules.deadline_key
+            self._body.trailers, self._request.options, self._rules.deadline_key
         )
         return self._wire.encode_end(trailers)
 
     def _on_upload_change(self) -> None:
         if self._exchange.phase in (Phase.SEND, Phase.AWAIT_HEAD):
             self._exchange.phase = self._phase_before_head()
+        if self._upload is not None and self._upload.complete:
+            self._lease.turn_began = trio.current_time()
         self._reader.turn_changed()
 
     def _phase_before_head(self) -> Phase:
@@ -227,6 +308,8 @@ class UpstreamExchange:
             await self._sink.inform(head)
         if head.status == 100 and self._upload is not None:
             self._upload.continue_relayed()
+            if self._replay is not None:
+                self._replay.has_begun = True
 
     async def _relay(self, head: ResponseHead) -> Fields:
         exchange, sink, wire = self._exchange, self._sink, self._wire

@@ -21,14 +21,17 @@ from trio_proxy.errors import ProxyError, Reason, Source
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog
+from trio_proxy.policy.hashing import seed_of
+from trio_proxy.upstream import condition
+from trio_proxy.upstream.condition import Condition, HealthRules, MemberRules, Ticket
 from trio_proxy.wire.h1 import ClientWire
 from trio_proxy.wire.requests import HeadLimits
 
 log = logging.getLogger("trio_proxy.upstream")
 
 
-class Gauges(Protocol):
-    """What the pool reports of itself."""
+class Gauges(condition.Gauges, Protocol):
+    """What an upstream reports of itself."""
 
     active: int
     idle: int
@@ -56,6 +59,9 @@ class UpstreamConnection:
     stream: Stream | None = None
     #: Made with the stream, and as old as it.
     wire: ClientWire = field(init=False, repr=False)
+    #: What the request that holds it was let in as.
+    ticket: Ticket = field(init=False, repr=False)
+    leased_at: float = 0.0
     idle_until: float = 0.0
     #: The peer has hung up, so no further request may be sent.
     dead: bool = False
@@ -79,21 +85,41 @@ class UpstreamConnection:
 
 
 class Upstream:
-    """The connections to one address.
+    """One member of a pool: its connections, and its `Condition`.
 
-    ``freed`` is called whenever a connection or a slot has become free.
+    ``freed`` is called whenever a connection or a slot has become free, and ``changed`` when its
+    condition is another. The attributes ``name``,
+    ``seed``, ``weight``, ``base_weight`` and ``in_flight`` are what balancers look at.
     """
 
     def __init__(
-        self, address: Address, max_conns: int, gauges: Gauges, freed: Callable[[], None]
+        self,
+        address: Address,
+        rules: MemberRules,
+        health: HealthRules,
+        gauges: Gauges,
+        freed: Callable[[], None],
+        changed: Callable[[], None],
     ) -> None:
         self.address = address
         self.name = str(address)
-        self.host_field = self._host_field(address)
-        self.limiter = trio.CapacityLimiter(max_conns)
+        self.seed = seed_of(self.name)
+        self.host_field = self._host_field(rules)
+        self.condition = Condition(self.name, rules, health, gauges, changed)
+        self.weight: float = rules.weight
+        self.base_weight = rules.weight
+        self.backup = rules.backup
+        self.in_flight = 0
+        self.limiter = trio.CapacityLimiter(rules.max_conns)
         self.retired = False
+        #: How often it was taken away.
+        self.retirements = 0
+        self.idle_seconds = math.inf
+        self.rules = rules
+        #: The cookie that clients are stuck to it by; empty if none.
+        self.cookie = ""
         self._gauges = gauges
-        self._freed = freed
+        self.freed = freed
         #: Oldest first; reuse takes the newest (LIFO), so that spare ones grow old and are closed.
         self._idle: deque[UpstreamConnection] = deque()
         #: Leased connections and who holds them.
@@ -101,26 +127,32 @@ class Upstream:
         self._unused: trio.Event | None = None
 
     def __repr__(self) -> str:
-        tokens = f"{self.limiter.borrowed_tokens}/{self.limiter.total_tokens}"
+        tokens = f"{self.limiter.borrowed_tokens}/{self.limiter.total_tokens:g}"
         return f"<Upstream {self.name} conns={tokens} idle={len(self._idle)}>"
 
-    @staticmethod
-    def _host_field(address: Address) -> bytes:
+    def _host_field(self, rules: MemberRules) -> bytes:
         """What Host says when the client's is not preserved; the default port goes unsaid."""
-        if not isinstance(address, TcpAddress):
+        if not isinstance(self.address, TcpAddress):
             return b"localhost"
-        return str(address).removesuffix(":80").encode()
+        return (rules.authority or self.name).removesuffix(":80").encode()
 
-    def maybe_lease(self, holder: Holder) -> UpstreamConnection | None:
+    @property
+    def has_room(self) -> bool:
+        """Whether `maybe_lease` would find a connection or a slot."""
+        return bool(self._idle) or self.limiter.available_tokens > 0
+
+    def maybe_lease(self, holder: Holder, now: float) -> UpstreamConnection | None:
         """An idle connection that still looks alive, else a slot to dial in, else None."""
-        connection = self._maybe_reuse() or self._maybe_open_slot()
+        connection = self._maybe_reuse(now) or self._maybe_open_slot()
         if connection is not None:
             self.leased[connection] = holder
+            connection.leased_at = now
+            connection.ticket = self.condition.began(now)
+            self.in_flight += 1
             self._gauges.active += 1
         return connection
 
-    def _maybe_reuse(self) -> UpstreamConnection | None:
-        now = trio.current_time()
+    def _maybe_reuse(self, now: float) -> UpstreamConnection | None:
         while self._idle:
             connection = self._idle.pop()
             self._gauges.idle -= 1
@@ -138,28 +170,38 @@ class Upstream:
         self.limiter.acquire_on_behalf_of_nowait(connection)
         return connection
 
-    def give_back(self, connection: UpstreamConnection, idle_seconds: float) -> None:
+    def give_back(self, connection: UpstreamConnection) -> None:
         """End a lease whose connection can serve another request."""
         if self.retired or connection.dead or self.limiter.available_tokens < 0:
             self.discard(connection)
             return
         self._end_lease(connection)
-        connection.idle_until = trio.current_time() + idle_seconds
+        connection.idle_until = trio.current_time() + self.idle_seconds
         self._idle.append(connection)
         self._gauges.idle += 1
-        self._freed()
+        self.freed()
+
+    def give_back_unused(self, connection: UpstreamConnection) -> None:
+        """End a lease that came too late for whoever waited for it."""
+        self.condition.abandoned(connection.ticket, trio.current_time())
+        if connection.stream is None:
+            self.discard(connection)
+        else:
+            self.give_back(connection)
 
     def discard(self, connection: UpstreamConnection) -> None:
         """End a lease and close its connection."""
         self._end_lease(connection)
         self._close(connection)
-        self._freed()
+        self.freed()
 
     def _end_lease(self, connection: UpstreamConnection) -> None:
         del self.leased[connection]
+        self.in_flight -= 1
         self._gauges.active -= 1
         if self._unused is not None and not self.leased:
             self._unused.set()
+            self._unused = None
 
     def _close(self, connection: UpstreamConnection) -> None:
         connection.close_stream()
@@ -171,12 +213,13 @@ class Upstream:
             self._idle.remove(connection)
             self._gauges.idle -= 1
             self._close(connection)
-            self._freed()
+            self.freed()
 
     async def wait_until_unused(self) -> None:
         """Wait until no lease is left."""
-        if self.leased:
-            self._unused = trio.Event()
+        while self.leased:
+            if self._unused is None:
+                self._unused = trio.Event()
             await self._unused.wait()
 
     def expire_idle(self, now: float) -> float:
@@ -186,14 +229,35 @@ class Upstream:
             self.drop_if_idle(self._idle[0])
         return self._idle[0].idle_until if self._idle else math.inf
 
-    def apply(self, max_conns: int, idle_seconds: float) -> None:
-        """Take on new bounds: close the oldest idle connections that no longer fit them."""
-        self.limiter.total_tokens = max_conns
+    def apply(
+        self, rules: MemberRules, health: HealthRules, idle_seconds: float, *, is_reload: bool
+    ) -> None:
+        """Take on new bounds: close the oldest idle connections that no longer fit them.
+
+        What was ordered by hand, a drain or a weight, stands until a reload, or until its rule is
+        another.
+        """
+        before, self.rules = self.rules, rules
+        if is_reload or rules.drain != before.drain:
+            self.condition.drain(rules.drain)
+        if is_reload or rules.weight != before.weight:
+            self.set_weight(rules.weight)
+        self.host_field = self._host_field(rules)
+        self.condition.apply(rules, health)
+        self.backup = rules.backup
+        self.limiter.total_tokens = rules.max_conns
         while self._idle and self.limiter.available_tokens < 0:
             self.drop_if_idle(self._idle[0])
+        self.idle_seconds = idle_seconds
         latest = trio.current_time() + idle_seconds
         for connection in self._idle:
             connection.idle_until = min(connection.idle_until, latest)
+
+    def set_weight(self, weight: int) -> None:
+        """Change its share of the load; at least 1."""
+        self.condition.set_weight(weight)
+        self.base_weight = weight
+        self.weight = weight
 
     def close_idle(self) -> None:
         """Close every idle connection."""
@@ -203,4 +267,13 @@ class Upstream:
     def retire(self) -> None:
         """Take no more requests; what is under way goes on."""
         self.retired = True
+        self.retirements += 1
         self.close_idle()
+
+    def is_retired_since(self, turn: int) -> bool:
+        """Whether it is no member, and has not been one since that of its `retirements`."""
+        return self.retired and self.retirements == turn
+
+    def unretire(self) -> None:
+        """Be a member again, with all that is known of it."""
+        self.retired = False

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 
 from trio_proxy.contract import RequestBody
-from trio_proxy.errors import ProxyError
+from trio_proxy.errors import ProxyError, Source
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog, send_all, send_borrowed
@@ -72,7 +72,9 @@ class Upload:
     async def _relay(self) -> None:
         body = self._body
         while not body.complete:
+            began = trio.current_time()
             piece = await body.receive(self._watchdog, self._wait)
+            self._watchdog.deadlines.extend_try(trio.current_time() - began)
             if not piece:
                 continue
             if not self._wait:
@@ -87,7 +89,16 @@ class Upload:
     def _out_of_time(self) -> None:
         """Have the exchange fail, unless the upstream stalls after it has begun to answer."""
         if self._watchdog.wait == "body" or not self.answered:
-            self._main.abort(self._watchdog.failure(self._exchange))
+            failure = self._watchdog.failure(self._exchange)
+            if failure.source is Source.UPSTREAM:
+                self._main.fail_try(failure)
+            else:
+                self._main.abort(failure)
+
+    @property
+    def waits_for_continue(self) -> bool:
+        """Whether the client was not told to go on, and has not done so of its own accord."""
+        return not self._wait
 
     @property
     def is_moving(self) -> bool:
@@ -105,6 +116,7 @@ class Upload:
             self._watchdog.arm("body")
 
     def stop(self) -> None:
-        """Cancel the rest; `done` is set soon after."""
-        self._stopped = True
+        """Cancel the rest; `done` is set soon after. Who was out of time by then still says so."""
+        if not self._watchdog.is_over:
+            self._stopped = True
         self._watchdog.scope.cancel(reason="the exchange is over")

@@ -1,0 +1,189 @@
+"""Which member of a pool a request goes to.
+
+Candidates are found in this order: the upstream that the client is stuck to; the primaries that
+are available; the backups that are; and when nobody is, those that look least bad, because an
+answer that may fail is better than one that has failed already. A balancing policy chooses among
+the candidates that have room.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from attrs import Factory, define
+
+from trio_proxy.complaint import Complaint
+from trio_proxy.errors import ProxyError, Reason, Source
+from trio_proxy.lifecycle import Phase
+from trio_proxy.policy.balance import Balancer
+from trio_proxy.upstream.pool import Upstream
+
+log = logging.getLogger("trio_proxy.upstream")
+
+
+@define(eq=False)
+class Choice:
+    """What one request asks for.
+
+    ``key`` is the hash that hashing policies go by and ``stuck_to`` the cookie that pins it to an
+    upstream. ``tried`` are the upstreams that have failed it, each with the time before which it
+    does not want to be asked again.
+    """
+
+    key: int = 0
+    stuck_to: str = ""
+    tried: dict[Upstream, float] = Factory(dict)
+
+    @property
+    def is_particular(self) -> bool:
+        """Whether another request can have room where this one has none."""
+        return bool(self.stuck_to or self.tried)
+
+    @property
+    def kind(self) -> tuple[str, frozenset[Upstream]]:
+        """What it has in common with those that have room where it has, and nowhere else."""
+        return self.stuck_to, frozenset(self.tried)
+
+
+class Picker:
+    """Chooses among the members of one pool."""
+
+    def __init__(self, pool: str, balancer: Balancer, random: Callable[[], float]) -> None:
+        self._pool = pool
+        self._random = random
+        self._primaries: Sequence[Upstream] = ()
+        self._backups: Sequence[Upstream] = ()
+        self._cookies: dict[str, Upstream] = {}
+        self._panicking = Complaint(log)
+        self._all_were_out = False
+        self.balancer = balancer
+        #: With less than this share of the primaries available, their health is ignored.
+        self.panic_percent = 0
+
+    def apply(self, members: Sequence[Upstream], cookies: dict[str, Upstream]) -> None:
+        """Take on the members of the pool, and the cookie that sticks to each."""
+        self._primaries = [each for each in members if not each.backup]
+        self._backups = [each for each in members if each.backup]
+        self._cookies = cookies
+        self.balancer.keep({each.name for each in members})
+
+    def knows_cookie(self, value: str) -> bool:
+        """Whether a cookie stands for a member."""
+        return value in self._cookies
+
+    def pick(self, choice: Choice, now: float) -> Upstream | None:
+        """The upstream for a request; None if it has to wait for room.
+
+        Raises ProxyError if there is nobody to wait for.
+        """
+        ready = [each for each in self._primaries if each.condition.is_fit and each.has_room]
+        if choice.is_particular or not ready or len(ready) < len(self._primaries):
+            # Not the usual case, in which there is nothing to think about.
+            ready = [each for each in self.candidates(choice, now) if each.has_room]
+        if len(ready) > 1:
+            return self.balancer.choose(ready, choice.key, self._random)
+        return ready[0] if ready else None
+
+    def candidates(self, choice: Choice, now: float) -> Sequence[Upstream]:
+        """Who may get the request, with room or without. Raises ProxyError if nobody may."""
+        stuck = self._cookies.get(choice.stuck_to) if choice.stuck_to else None
+        if stuck in choice.tried:
+            stuck = None
+        if stuck is not None and stuck.condition.takes_stuck(now):
+            return (stuck,)
+        found = self._available(now)
+        if stuck is not None and stuck in found:
+            return (stuck,)
+        if choice.tried:
+            found = self._untried(found, choice.tried, now)
+        for each in found:
+            each.weight = each.condition.effective_weight(now)
+        return found
+
+    def next_try(self, choice: Choice, now: float) -> tuple[bool, float] | None:
+        """Whether an upstream is left that has not failed the request, and the wait before it.
+
+        The wait, in seconds, is what an upstream has asked for that has to be asked again. None if
+        nobody is left at all.
+        """
+        try:
+            found = self._untried(self._available(now), choice.tried, now)
+        except ProxyError:
+            return None
+        if any(each not in choice.tried for each in found):
+            return True, 0.0
+        return False, max(0.0, min(choice.tried[each] for each in found) - now)
+
+    def _untried(
+        self, found: Sequence[Upstream], tried: Mapping[Upstream, float], now: float
+    ) -> Sequence[Upstream]:
+        """Another upstream while there is one, a backup too; else one that wants to be asked.
+
+        A further try is for an answer, so those that are well come before the least bad.
+        """
+        others = [each for each in found if each not in tried]
+        return (
+            [each for each in others if each.condition.is_available(now)]
+            or others
+            or [e for e in self._backups if e not in tried and e.condition.is_available(now)]
+            or [each for each in found if tried[each] <= now]
+            or found
+        )
+
+    def changes_at(self, now: float) -> float:
+        """When a member may become available by nothing but time."""
+        members = (*self._primaries, *self._backups)
+        return min((each.condition.changes_at(now) for each in members), default=math.inf)
+
+    def _available(self, now: float) -> Sequence[Upstream]:
+        found = [each for each in self._primaries if each.condition.is_available(now)]
+        if found and self._all_were_out:
+            # One is back: the others need not wait for fail_timeout, or it would carry all alone.
+            self._all_were_out = False
+            for each in self._primaries:
+                each.condition.let_try()
+            found = [each for each in self._primaries if each.condition.is_available(now)]
+        if found and not self._are_too_few(found):
+            return found
+        if not found:
+            found = [each for each in self._backups if each.condition.is_available(now)]
+            if found:
+                return found
+            return self._least_bad(now)
+        self._panic("too few upstreams are available")
+        return [each for each in self._primaries if each.condition.is_worth_a_try(now)]
+
+    def _are_too_few(self, found: Sequence[Upstream]) -> bool:
+        """Whether the available primaries are below ``panic_percent``; a drain is no illness."""
+        if not self.panic_percent:
+            return False
+        in_use = sum(not each.condition.draining for each in self._primaries)
+        return len(found) * 100 < self.panic_percent * in_use
+
+    def _least_bad(self, now: float) -> Sequence[Upstream]:
+        """Those to try although all are out: what has failed may work again by now."""
+        groups = (self._primaries, self._backups)
+        worth = [[e for e in group if e.condition.is_worth_a_try(now)] for group in groups]
+        passing = [[e for e in group if e.condition.passes_checks] for group in worth]
+        for group in (*passing, *worth):
+            if group:
+                self._all_were_out = True
+                self._panic("no upstream is available")
+                return group
+        raise self._nobody(now)
+
+    def _panic(self, why: str) -> None:
+        self._panicking.warn("pool %s: %s, ignoring their health", self._pool, why)
+
+    def _nobody(self, now: float) -> ProxyError:
+        members = (*self._primaries, *self._backups)
+        waits = [each.condition.breaker_wait(now) for each in members]
+        closed_at = [wait for wait in waits if wait is not None]
+        if closed_at:
+            retry_after = min(closed_at)
+            return ProxyError(
+                Source.PROXY, Phase.PICK, Reason.BREAKER_OPEN, retry_after=retry_after
+            )
+        return ProxyError(Source.PROXY, Phase.PICK, Reason.NO_UPSTREAM)

@@ -1,0 +1,207 @@
+"""Requests that wait until an upstream has room for them.
+
+The queue is bounded in length, each wait by ``queue_ms`` and by the request's own deadline, and a
+request that could not be served in time anyway is shed at once: a queue that only makes everybody
+late serves nobody. It is first in, first out; with ``queue = "lifo"`` the newest come first while
+the queue stands (Facebook's adaptive LIFO), as they have the most time left.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import trio
+from attrs import define, field, frozen
+
+from trio_proxy.complaint import Complaint
+from trio_proxy.errors import ProxyError, Reason, Source
+from trio_proxy.lifecycle import Phase
+from trio_proxy.policy.queueing import StandingDelay, WaitEstimate
+from trio_proxy.upstream.picker import Choice
+from trio_proxy.upstream.pool import Holder, UpstreamConnection
+
+log = logging.getLogger("trio_proxy.upstream")
+
+
+@frozen(kw_only=True)
+class QueueRules:
+    """``max_length`` requests wait at most ``seconds`` each; ``target_seconds`` is for LIFO."""
+
+    max_length: int = 1000
+    seconds: float = math.inf
+    is_lifo: bool = False
+    target_seconds: float = 0.1
+
+
+@define(eq=False)
+class Waiter:
+    """One request in the queue, and what it was given in the end."""
+
+    holder: Holder
+    choice: Choice
+    since: float
+    granted: UpstreamConnection | None = None
+    error: ProxyError | None = None
+    event: trio.Event = field(factory=trio.Event)
+
+
+Assign = Callable[[Holder, Choice], UpstreamConnection | None]
+
+
+class Queue:
+    """The waiting requests of one pool.
+
+    ``assign`` finds a connection for a request, None if all have to wait, and raises ProxyError if
+    waiting is of no use. ``lengths[name]`` shows the queue's length.
+    """
+
+    def __init__(self, name: str, assign: Assign, lengths: dict[str, int]) -> None:
+        self._name = name
+        self._assign = assign
+        self._lengths = lengths
+        self._rules = QueueRules()
+        #: In the order in which they came.
+        self._waiters: dict[Waiter, None] = {}
+        #: How many of them cannot take just any upstream.
+        self._particular = 0
+        self._estimate = WaitEstimate()
+        self._delay = StandingDelay(self._rules.target_seconds)
+        self._overloaded = False
+        self._full = Complaint(log)
+        self._at_cap = Complaint(log)
+        self._shedding = Complaint(log)
+        lengths[name] = 0
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def apply(self, rules: QueueRules) -> None:
+        """Take on new bounds; who waits already goes on waiting."""
+        if rules.target_seconds != self._rules.target_seconds:
+            self._delay = StandingDelay(rules.target_seconds)
+        self._rules = rules
+        if not rules.is_lifo:
+            self._overloaded = False
+
+    def served(self, seconds: float, now: float) -> None:
+        """A request has given its connection back ``now``, after so many seconds."""
+        self._estimate.served(seconds, now)
+
+    async def wait(self, holder: Holder, choice: Choice) -> UpstreamConnection:
+        """Wait for a connection. Raises ProxyError."""
+        waiter = Waiter(holder, choice, trio.current_time())
+        self._admit(waiter)
+        self._add(waiter)
+        holder.watchdog.arm("queue")
+        try:
+            await waiter.event.wait()
+            if holder.watchdog.is_over:
+                # Granted in the very moment in which its time was up: too late.
+                await trio.lowlevel.checkpoint()
+        except BaseException:
+            if waiter in self._waiters:
+                self._remove(waiter)
+            elif waiter.granted is not None:
+                waiter.granted.upstream.give_back_unused(waiter.granted)
+            raise
+        if waiter.error is not None:
+            raise waiter.error
+        assert waiter.granted is not None
+        return waiter.granted
+
+    def _admit(self, waiter: Waiter) -> None:
+        """Refuse a request that would wait for nothing."""
+        now, length = waiter.since, len(self._waiters)
+        wait = self._estimate.wait(self._position_of(waiter), now)
+        if length >= self._rules.max_length:
+            self._full.warn("pool %s: limits.max_queue reached", self._name)
+            raise self._refusal(Reason.QUEUE_FULL, wait)
+        if wait > self._rules.seconds or self._is_hopeless(waiter, wait, now):
+            raise self._shed(wait)
+        if not length:
+            self._at_cap.warn("pool %s: every upstream is at max_conns, queueing", self._name)
+
+    def _position_of(self, waiter: Waiter) -> int:
+        """How many wait in front of a new one, for the same: reckoned to the short side."""
+        # While the newest come first, it is nobody; and who knows what particular ones wait for.
+        if self._overloaded or waiter.choice.is_particular:
+            return 0
+        return len(self._waiters) - self._particular
+
+    def _is_hopeless(self, waiter: Waiter, wait: float, now: float) -> bool:
+        deadlines = waiter.holder.watchdog.deadlines
+        remaining, total = deadlines.remaining_total(now), deadlines.total_seconds
+        return self._estimate.is_hopeless(wait, remaining, total, now)
+
+    def _shed(self, wait: float) -> ProxyError:
+        self._shedding.warn("pool %s: shedding what could not be served in time", self._name)
+        return self._refusal(Reason.QUEUE_SHED, wait)
+
+    def _refusal(self, reason: Reason, wait: float) -> ProxyError:
+        return ProxyError(Source.PROXY, Phase.PICK, reason, retry_after=wait)
+
+    def _add(self, waiter: Waiter) -> None:
+        self._waiters[waiter] = None
+        self._particular += waiter.choice.is_particular
+        self._lengths[self._name] = len(self._waiters)
+
+    def _remove(self, waiter: Waiter) -> None:
+        del self._waiters[waiter]
+        self._particular -= waiter.choice.is_particular
+        self._lengths[self._name] = len(self._waiters)
+        if not self._waiters:
+            self._estimate.emptied()
+            self._delay.emptied()
+            self._overloaded = False
+
+    @property
+    def has_general(self) -> bool:
+        """Whether somebody waits who would take any upstream."""
+        return len(self._waiters) > self._particular
+
+    def serve(self) -> None:
+        """Give what has become free to those who wait."""
+        self._note_overload()
+        while self._waiters and not self._particular:
+            waiters = reversed(self._waiters) if self._overloaded else iter(self._waiters)
+            if not self._serve_one(next(waiters)):
+                return
+        self._serve_particular()
+
+    def _serve_particular(self) -> None:
+        """Go through all: where one has to wait, another of another kind may not have to."""
+        waiters = list(self._waiters)
+        blocked = set()
+        for waiter in reversed(waiters) if self._overloaded else waiters:
+            kind = waiter.choice.kind
+            if kind not in blocked and not self._serve_one(waiter):
+                blocked.add(kind)
+
+    def _note_overload(self) -> None:
+        if self._rules.is_lifo and self._waiters:
+            now = trio.current_time()
+            oldest = next(iter(self._waiters))
+            self._overloaded = self._delay.observe(now - oldest.since, now)
+
+    def _serve_one(self, waiter: Waiter) -> bool:
+        """Whether the waiter waits no longer."""
+        now = trio.current_time()
+        try:
+            if self._is_hopeless(waiter, 0.0, now):
+                raise self._shed(0.0)
+            waiter.granted = self._assign(waiter.holder, waiter.choice)
+        except ProxyError as exc:
+            waiter.error = exc
+        except Exception as exc:
+            # A fault of ours in here must not cost whoever happened to free the place.
+            log.exception("internal error in choosing an upstream")
+            waiter.error = ProxyError(Source.PROXY, Phase.PICK, Reason.INTERNAL, detail=repr(exc))
+        if waiter.granted is None and waiter.error is None:
+            return False
+        if waiter.granted is not None:
+            self._estimate.granted(now)
+        self._remove(waiter)
+        waiter.event.set()
+        return True

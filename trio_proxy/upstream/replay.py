@@ -1,0 +1,72 @@
+"""A request body that can be sent again, as far as it fits into memory."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from trio_proxy.contract import RequestBody
+from trio_proxy.messages import Fields
+from trio_proxy.net.watchdog import Watchdog
+from trio_proxy.wire.reader import Chunk
+
+C = TypeVar("C", bound=Chunk)
+
+
+class ReplayBody:
+    """`RequestBody` that keeps the first ``limit`` bytes of another one to give them out again.
+
+    A body that turns out longer is passed on all the same, and its copy is let go at once.
+    """
+
+    def __init__(self, body: RequestBody, limit: int) -> None:
+        self._body = body
+        self._room = limit
+        #: Something of it has come, or the client was told to send it (RFC 9110 §10.1.1).
+        self.has_begun = False
+        self._kept: bytearray | None = bytearray()
+        #: What is to be given out again.
+        self._again = b""
+
+    @property
+    def complete(self) -> bool:
+        return self._body.complete and not self._again
+
+    @property
+    def trailers(self) -> Fields:
+        return self._body.trailers
+
+    @property
+    def can_rewind(self) -> bool:
+        """Whether everything that was taken can be taken again."""
+        return self._kept is not None
+
+    def rewind(self) -> None:
+        """Begin again with the first byte."""
+        assert self._kept is not None
+        self._again = bytes(self._kept)
+
+    def let_go(self) -> None:
+        """There will be no further try: keep nothing."""
+        self._kept = None
+
+    def take_nowait(self) -> bytes:
+        return self._take_again() or self._keep(self._body.take_nowait())
+
+    async def receive(self, watchdog: Watchdog, wait: str) -> Chunk:
+        if self._again:
+            return self._take_again()
+        return self._keep(await self._body.receive(watchdog, wait))
+
+    def _take_again(self) -> bytes:
+        again, self._again = self._again, b""
+        return again
+
+    def _keep(self, data: C) -> C:
+        self.has_begun = self.has_begun or bool(data)
+        if self._kept is not None:
+            self._room -= len(data)
+            if self._room < 0:
+                self._kept = None
+            else:
+                self._kept += data
+        return data
