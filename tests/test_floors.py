@@ -47,6 +47,7 @@ ROOMS = {
     "messages": "vocabulary",
     "settings": "settings",
     "settings_checks": "settings",
+    "settings_upstreams": "settings",
     "config": "config",
     "config_environment": "config",
     "config_problems": "config",
@@ -68,7 +69,13 @@ DOORS = {
 }
 
 #: What only these rooms (or files) may import.
-RESERVED = {"socket": ("net/",), "ssl": ("net/",), "h11": ("wire/h1.py", "wire/reader.py")}
+RESERVED = {
+    "socket": ("net/",),
+    "ssl": ("net/",),
+    "dns": ("net/dns.py",),
+    "coredis": ("handlers/redis_buckets.py",),
+    "h11": ("wire/h1.py", "wire/reader.py"),
+}
 
 #: What these rooms must not import.
 FORBIDDEN = {

@@ -106,8 +106,8 @@ async def test_total_ends_a_response_that_the_client_takes_slowly() -> None:
         await client.send(GET)
         upstream = await w.upstreams[0].accept()
         await upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n")
-        drip(w, upstream, bytes(65536), 0)
         await client.read_head()
+        drip(w, upstream, bytes(65536), 0)
         for _ in range(5):
             await trio.sleep(0.25)
             if now_ms() < 1000:

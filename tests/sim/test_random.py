@@ -317,7 +317,7 @@ def check_exchanges(
 
 
 @settings(
-    max_examples=EXAMPLES or 1000,
+    max_examples=EXAMPLES or 500,
     derandomize=not EXAMPLES,
     deadline=None,
     print_blob=True,

@@ -31,7 +31,8 @@ from trio.testing import MockClock
 from trio_proxy.addresses import TcpAddress, UnixAddress, parse_address
 from trio_proxy.lifecycle import Exchange, Phase
 from trio_proxy.server.proxy import Proxy, open_proxy
-from trio_proxy.settings import Settings, UpstreamSettings
+from trio_proxy.settings import Settings
+from trio_proxy.settings_upstreams import Retry, UpstreamSettings
 from trio_proxy.telemetry.stats import UpstreamStats
 from trio_proxy.testing import SimNet, SimStream
 from trio_proxy.upstream.pool import Upstream as PoolMember
@@ -74,6 +75,7 @@ class World:
 
     async def client(self, source: str = CLIENT, address: str | None = None) -> Speaker:
         """A client connection to the proxy's first listener."""
+        self.remember()
         to = parse_address(address) if address else self.proxy.address
         return Speaker(await self.net.dial(to, source=source))
 
@@ -106,6 +108,7 @@ class World:
         metrics = self.proxy.metrics_address
         self._listened.update(map(str, self.proxy.addresses + ([metrics] if metrics else [])))
         self._dialled.update(member.name for member in self.proxy.cluster.members)
+        self._dialled.update(upstream.name for upstream in self.upstreams)
 
     def leftovers(self) -> list[str]:
         """What is left of the proxy after it has stopped, in words."""
@@ -149,29 +152,31 @@ class World:
 @asynccontextmanager
 async def world(
     *,
-    upstreams: int | Sequence[str] = 1,
+    upstreams: int | Sequence[str | UpstreamSettings] = 1,
+    servers: Sequence[str] | None = None,
     listen: Sequence[str] = (PROXY,),
     metrics_listen: str | None = None,
     network: SimNet | None = None,
     errors_in_log: bool = False,
     **tables: Any,
 ) -> AsyncIterator[World]:
-    """A proxy before ``upstreams`` (a number, or addresses); ``tables`` are those of `Settings`.
+    """A proxy before ``upstreams``; ``tables`` are those of `Settings`.
+
+    ``upstreams`` are a number of them, or addresses, or `upstream_settings`. ``servers`` are the
+    addresses where somebody listens, if not at those: of names, DNS decides who it is.
 
     ``network`` replaces a `SimNet` without latency; ``errors_in_log`` says that some are expected.
     """
     net = SimNet() if network is None else network
     config = settings_for(upstreams, listen=listen, metrics_listen=metrics_listen, **tables)
+    places = [each.address for each in config.upstreams] if servers is None else servers
     tasks, files = trio.lowlevel.current_statistics().tasks_living, _open_files()
     failure: Exception | None = None
     exchanges: list[Exchange] = []
     hangs_at: list[str] = []
     with _captured_log() as records, _no_hanging(hangs_at):
         async with net, trio.open_nursery() as helpers:
-            scripted = [
-                ScriptedUpstream(await net.listen(upstream.address), helpers)
-                for upstream in config.upstreams
-            ]
+            scripted = [ScriptedUpstream(await net.listen(place), helpers) for place in places]
             try:
                 async with open_proxy(config, network=net, on_exchange=exchanges.append) as proxy:
                     w = World(net, proxy, scripted, exchanges, records, helpers)
@@ -198,31 +203,33 @@ async def world(
 
 
 def settings_for(
-    upstreams: int | Sequence[str] = 1,
+    upstreams: int | Sequence[str | UpstreamSettings] = 1,
     *,
     listen: Sequence[str] = (PROXY,),
     metrics_listen: str | None = None,
     **tables: Any,
 ) -> Settings:
     """The settings that `world` would use; for reloads."""
+    tables.setdefault("retry", Retry(attempts=1))
     names = upstreams
     if isinstance(names, int):
         names = [f"10.1.0.{number}:9000" for number in range(1, names + 1)]
+    each = [upstream_settings(name) if isinstance(name, str) else name for name in names]
     return Settings(
         listen=tuple(map(parse_address, listen)),
         metrics_listen=parse_address(metrics_listen) if metrics_listen else None,
-        upstreams=tuple(map(upstream_settings, names)),
+        upstreams=tuple(each),
         **tables,
     )
 
 
-def upstream_settings(name: str, max_conns: int | None = None) -> UpstreamSettings:
-    """The ``[[upstreams]]`` table of an address."""
+def upstream_settings(name: str, **rules: Any) -> UpstreamSettings:
+    """The ``[[upstreams]]`` table of an address, with further keys of it."""
     address = parse_address(name)
     if isinstance(address, UnixAddress):
-        return UpstreamSettings(unix=address.path, max_conns=max_conns)
+        return UpstreamSettings(unix=address.path, **rules)
     assert isinstance(address, TcpAddress)
-    return UpstreamSettings(host=address.host, port=address.port, max_conns=max_conns)
+    return UpstreamSettings(host=address.host, port=address.port, **rules)
 
 
 @contextmanager

@@ -39,6 +39,11 @@ CONTRACT = {
     "proxy_orphaned_upstreams": set(),
     "proxy_config_reloads_total": {"result"},
     "proxy_log_lines_dropped_total": set(),
+    "proxy_retries_refused_total": {"reason"},
+    "proxy_upstream_draining": {"upstream"},
+    "proxy_upstream_weight": {"upstream"},
+    "proxy_breaker_state": {"upstream", "state"},
+    "proxy_health_checks_total": {"upstream", "result"},
 }
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -75,7 +80,7 @@ def busy() -> Stats:
     upstream.requests += 2
     upstream.failed(Reason.READ_TIMEOUT)
     upstream.observe(0.3)
-    upstream.active, upstream.idle, upstream.up = 2, 3, False
+    upstream.active, upstream.idle, upstream.up, upstream.breaker = 2, 3, False, "open"
     return stats
 
 
@@ -117,7 +122,7 @@ def test_closed_label_sets_are_complete_from_the_start() -> None:
     found = samples(stats)
     closed = {
         ("proxy_responses_total", "status_class"): {"2xx", "3xx", "4xx", "5xx"},
-        ("proxy_timeout_errors_total", "type"): {"connect", "read", "write", "total"},
+        ("proxy_timeout_errors_total", "type"): {"connect", "read", "write", "try", "total"},
         ("proxy_upstream_errors_total", "type"): {"timeout", "connection_refused", "other"},
         ("proxy_client_disconnects_total", "phase"): {phase.value for phase in Phase},
     }
