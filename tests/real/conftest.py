@@ -13,10 +13,6 @@ from processes import DEADLINE, Curl, children, echo_on_port, lacking, open_desc
 from proxy_process import ProxyProcess, running_proxy
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than five seconds; `nox -s slow`")
-
-
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """After each test: no child process and no open file that was not there before it."""

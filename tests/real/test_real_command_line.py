@@ -125,7 +125,7 @@ def test_check_lists_every_problem(tmp_path: Path) -> None:
         '[[upstreams]]\nhost = "127.0.0.1"\nport = 99999\n'
         "[[upstreams]]\nport = 1\n"
         "[timeouts]\nread_ms = -1\nconect_ms = 5\n"
-        '[retry]\nattempts = 2\n[logging]\nlevel = "loud"\n'
+        '[retry]\nattempts = 0\n[logging]\nlevel = "loud"\n'
     )
     code, text = ends("check", path, cwd=tmp_path)
     assert code == 2
@@ -134,7 +134,7 @@ def test_check_lists_every_problem(tmp_path: Path) -> None:
     found = {line.removeprefix(f"{path}: ").partition(": ")[0] for line in lines}
     assert found == {
         *("lisen", "metrics_listen", "upstreams[0].port", "upstreams[1].host"),
-        *("timeouts.read_ms", "timeouts.conect_ms", "retry", "logging.level"),
+        *("timeouts.read_ms", "timeouts.conect_ms", "retry.attempts", "logging.level"),
     }
     assert "did you mean" in next(line for line in lines if ": lisen:" in line)
     assert "connect_ms" in next(line for line in lines if "conect_ms" in line)

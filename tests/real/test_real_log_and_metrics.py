@@ -129,7 +129,11 @@ def test_failure_has_its_line_too(
     tmp_path: Path, act: Act, status: int, reason: str, phase: str, style: str
 ) -> None:
     """One line per request whatever became of it: status, phase, reason, what each try came to."""
-    config = {"timeouts": {"read_ms": 200}, "logging": {"format": style}}
+    config = {
+        "timeouts": {"read_ms": 200},
+        "logging": {"format": style},
+        "retry": {"attempts": 1},
+    }
     faulty = Faulty()
     with socket.socket() as nobody, ScriptedUpstream(faulty) as upstream:
         nobody.bind(("127.0.0.1", 0))

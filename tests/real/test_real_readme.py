@@ -9,31 +9,25 @@ from pathlib import Path
 
 import pytest
 import trio
+from documents import Document, blocks, metric_labels
 from processes import ROOT
-from prometheus_client.parser import text_string_to_metric_families
 from proxy_process import ProxyProcess
 
 import trio_proxy.testing
 from trio_proxy.config import parse
 from trio_proxy.settings import Settings
-from trio_proxy.telemetry.metrics import build_registry, render
-from trio_proxy.telemetry.stats import Stats
 
-README = (ROOT / "README.md").read_text()
-
-
-def section(title: str) -> str:
-    """The text under a heading of the second level."""
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-
-
-def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+PAGE = Document("README.md")
+README = PAGE.text
+FILES = [
+    *("conf/proxy.toml", "conf/reference.toml"),
+    *("docs/when-upstreams-fail.md", "bench/README.md"),
+]
 
 
 def test_the_configuration_loads() -> None:
     """With the values that it shows."""
-    (text,) = blocks("toml", section("A configuration"))
+    (text,) = blocks("toml", PAGE.section("A configuration"))
     settings = parse(text, source="README.md")
     assert [str(address) for address in settings.listen] == ["127.0.0.1:8080"]
     assert [upstream.port for upstream in settings.upstreams] == [9001, 9002]
@@ -45,7 +39,7 @@ def test_the_configuration_loads() -> None:
 
 def test_the_problems_are_what_check_says(tmp_path: Path) -> None:
     """Line for line, for a file with that one mistake."""
-    (expected,) = blocks("text", section("A configuration"))
+    (expected,) = blocks("text", PAGE.section("A configuration"))
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "proxy.toml").write_text(
         '[[upstreams]]\nhost = "127.0.0.1"\nport = 9001\n'
@@ -58,7 +52,7 @@ def test_the_problems_are_what_check_says(tmp_path: Path) -> None:
 
 def test_the_program_runs_up_to_its_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that it names is there."""
-    program, _ = blocks("python")
+    program, _ = blocks("python", README)
     started = []
     monkeypatch.setattr(trio, "run", started.append)
     names: dict[str, object] = {}
@@ -70,7 +64,7 @@ def test_the_program_runs_up_to_its_event_loop(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_example_of_the_simulated_network_compiles() -> None:
     """And `SimNet` has what it calls."""
-    _, example = blocks("python")
+    _, example = blocks("python", README)
     compile(example, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     called = set(re.findall(r"\bnet\.(\w+)\(", example))
     assert called
@@ -79,17 +73,7 @@ def test_the_example_of_the_simulated_network_compiles() -> None:
 
 def test_the_metrics_are_there() -> None:
     """Each by its name, and with the labels that are named."""
-    stats = Stats()
-    stats.upstream("127.0.0.1:9001")
-    stats.queue_length["default"] = 0
-    body, _ = render(build_registry(stats), "text/plain")
-    families = list(text_string_to_metric_families(body.decode()))
-    labels: dict[str, set[str]] = {}
-    for family in families:
-        for sample in family.samples:
-            labels.setdefault(sample.name, set()).update(sample.labels)
-            if family.type == "histogram":
-                labels.setdefault(family.name, set()).update(set(sample.labels) - {"le"})
+    labels = metric_labels()
     named = re.findall(r"`(proxy_[a-z_]+)(?:\{([a-z_,]+)\})?`", README)
     assert len(named) >= 8
     for name, shown in named:
@@ -97,7 +81,7 @@ def test_the_metrics_are_there() -> None:
         assert labels[name] == set(shown.split(",") if shown else ()), name
 
 
-@pytest.mark.parametrize("file", ["conf/proxy.toml", "conf/reference.toml", "bench/README.md"])
+@pytest.mark.parametrize("file", FILES)
 def test_the_files_that_it_names_are_there(file: str) -> None:
-    assert f"`{file}`" in README
+    assert f"`{file}`" in README or f"]({file})" in README
     assert (ROOT / file).is_file()
