@@ -10,6 +10,9 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["tests", "lint", "types"]
 
+#: Processes that share the tests; the machines of continuous integration have two cores.
+WORKERS = "2"
+
 PATHS = ("trio_proxy", "tests", "bench", "noxfile.py")
 
 
@@ -17,7 +20,8 @@ PATHS = ("trio_proxy", "tests", "bench", "noxfile.py")
 def tests(session: nox.Session) -> None:
     """Every test but the slow ones."""
     session.install("-e", ".[tests]")
-    session.run("pytest", "-m", "not slow", *session.posargs)
+    # Whole files at a time: tests of one file share servers.
+    session.run("pytest", "-n", WORKERS, "--dist", "loadfile", "-m", "not slow", *session.posargs)
 
 
 @nox.session
