@@ -18,11 +18,11 @@ from attrs import frozen
 
 from trio_proxy.policy.windows import SlidingCount
 
-#: Seconds to wait for a place among the probes: nobody knows when one comes back, and this is the
 #: A probe that has no outcome gives its place to another after ``open_seconds``, so that slow
 #: clients cannot hold them all, but not sooner than this: an answer may take so long.
 LEAST_PROBE_SECONDS = 1.0
 
+#: Seconds to wait for a place among the probes: nobody knows when one comes back, and this is the
 #: least delay but none that Retry-After can name.
 PROBE_WAIT_SECONDS = 1.0
 

@@ -15,11 +15,9 @@ from attrs import frozen
 
 from trio_proxy.policy.breaker import Breaker, BreakerRules, State
 from trio_proxy.policy.health import ActiveHealth, PassiveHealth
+from trio_proxy.policy.slow_start import SlowStart
 
 log = logging.getLogger("trio_proxy.upstream")
-
-#: The share of its weight that an upstream begins a slow start with (Envoy's min_weight_percent).
-SLOW_START_FLOOR = 0.1
 
 
 @frozen(kw_only=True)
@@ -87,8 +85,7 @@ class Condition:
         self._passive = PassiveHealth(rules.max_fails, rules.fail_seconds)
         self._active = ActiveHealth(health.rise, health.fall)
         self._breaker: Breaker | None = None
-        #: When its slow start began; None while there is none.
-        self._ramp_from: float | None = None
+        self._slow_start = SlowStart(rules.slow_start_seconds)
         #: The only member of its pool is never taken out by failures (as nginx has it).
         self.is_sole = False
         self._last_error = ""
@@ -109,8 +106,7 @@ class Condition:
             self._breaker = Breaker(health.breaker)
         else:
             self._breaker.apply(health.breaker)
-        if not rules.slow_start_seconds:
-            self._ramp_from = None
+        self._slow_start.apply(rules.slow_start_seconds)
         self.refresh()
 
     def refresh(self, why: str = "the configuration has changed") -> None:
@@ -126,7 +122,7 @@ class Condition:
         self.is_fit = (
             self._is_healthy
             and not self.draining
-            and self._ramp_from is None
+            and not self._slow_start.is_running
             and (breaker is None or breaker.state is State.CLOSED)
         )
         #: What requests are let in as while there is nothing to tell apart.
@@ -181,14 +177,12 @@ class Condition:
 
     def effective_weight(self, now: float) -> float:
         """The weight, less of it in a slow start (nginx: ``slow_start``)."""
-        if self._ramp_from is None:
+        if not self._slow_start.is_running:
             return self.weight
-        share = (now - self._ramp_from) / self._rules.slow_start_seconds
-        if share >= 1:
-            self._ramp_from = None
+        share = self._slow_start.share(now)
+        if not self._slow_start.is_running:
             self.refresh()
-            return self.weight
-        return self.weight * max(SLOW_START_FLOOR, share)
+        return self.weight * share
 
     # What happens
 
@@ -290,7 +284,7 @@ class Condition:
         self._came_back(now, "")
 
     def _came_back(self, now: float, why: str) -> None:
-        self._ramp_from = now if self._rules.slow_start_seconds > 0 else None
+        self._slow_start.begin(now)
         self.refresh(why)
 
     # Orders
