@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import trio
 from conversation import Speaker
+from failing import send_slowly
 from pools import A, is_up, told
 from scenario import only, send_for_ever
 from world import World, world
@@ -65,10 +66,15 @@ def in_tiny_chunks(text: bytes) -> bytes:
 
 
 async def test_the_expected_text_in_tiny_chunks_is_found() -> None:
-    """A byte each, and far from the beginning."""
-    body = in_tiny_chunks(b"." * 2000 + b"all is well")
+    """A byte each, one after the other, and far from the beginning."""
+
+    async def write_slowly(peer: Speaker) -> None:
+        await peer.read_request()
+        await peer.send(CHUNKED + in_tiny_chunks(b"." * 2000))
+        await send_slowly(peer, [in_tiny_chunks(b"%c" % byte) for byte in b"all is well"], 0.01)
+
     async with world(timeouts=only(), health=rules("all is well")) as w:
-        w.upstreams[0].run(partial(answer, start=CHUNKED + body, piece=b""))
+        w.upstreams[0].run(write_slowly)
         await trio.sleep(1)
         assert not reasons(w)
         assert is_up(w, A)

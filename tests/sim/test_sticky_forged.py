@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from conversation import Speaker
-from crowd import Crowd, each_works, order, told
+from crowd import TRUSTED, each_works, pool, rejected, told
 from pools import A, ask, serve
 from scenario import GET, only, until_ms
-from world import World, world
+from world import world
 
-from trio_proxy.errors import Reason
-from trio_proxy.settings import Limits
 from trio_proxy.settings_upstreams import Balance
 
 STICKY = Balance(sticky_cookie="at")
@@ -20,42 +19,21 @@ def get(cookie: str) -> bytes:
     return b"GET / HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n" % cookie.encode()
 
 
-async def crowded(w: World) -> Crowd:
-    """One upstream that is known to need 400 ms a request, with one under way."""
-    crowd = each_works(w)
-    for number in range(100, 110):
-        await crowd.come(number, work=400)
-        await until_ms((number - 99) * 400 + 1)
-    await crowd.come(0, work=400)
-    return crowd
-
-
-async def test_who_waits_with_a_forged_cookie_is_counted_like_anybody() -> None:
-    """Somebody who would come after three of them cannot be served in time, and is shed at once."""
-    limits = Limits(max_conns_per_upstream=1, queue_ms=1000)
-    async with world(timeouts=only(), limits=limits, balance=STICKY) as w:
-        crowd = await crowded(w)
-        await crowd.come(1, 2, work=400, fields=FORGED)
-        assert w.proxy.cluster.queue.has_general
-        await crowd.come(3, work=400)
-        assert crowd.waiting == 2
-        assert told(crowd, 3) == [(503, 4001)]
-        await until_ms(9000)
-    assert crowd.reason(3) is Reason.QUEUE_SHED
-
-
-async def test_a_forged_cookie_is_no_way_past_the_shedding() -> None:
-    """Who brings it where two wait already is shed like anybody."""
-    limits = Limits(max_conns_per_upstream=1, queue_ms=1000)
-    async with world(timeouts=only(), limits=limits, balance=STICKY) as w:
-        crowd = await crowded(w)
-        await crowd.come(1, 2, work=400)
-        await crowd.come(3, work=400, fields=FORGED)
-        assert crowd.waiting == 2
-        assert told(crowd, 3) == [(503, 4001)]
-        await until_ms(9000)
-        assert order(w.upstreams[0])[-3:] == [0, 1, 2]
-    assert crowd.reason(3) is Reason.QUEUE_SHED
+@pytest.mark.parametrize(("theirs", "his"), [(FORGED, b""), (b"", FORGED), (FORGED, FORGED)])
+async def test_a_forged_cookie_is_shed_and_counted_like_anybody(theirs: bytes, his: bytes) -> None:
+    """Eleven wait, so one who has 12 s is refused at once, whoever of them brings the cookie."""
+    async with world(**pool(), balance=STICKY) as w:
+        crowd = each_works(w)
+        await crowd.come(*range(20), work=1000, fields=theirs)
+        await until_ms(8500)
+        assert crowd.waiting == 11
+        fields = b"X-Budget: 12000\r\n" + his
+        await crowd.come(20, work=1000, fields=fields, source=TRUSTED)
+        assert told(crowd, 20) == [(503, 8500)]
+        assert crowd.retry_after(20) == 12
+        await until_ms(20_500)
+        assert told(crowd, 19) == [(200, 20_000)]
+    assert rejected(w) == {"queue_shed": 1}
 
 
 async def test_an_answer_that_is_of_no_use_pins_nobody() -> None:
