@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -54,9 +55,15 @@ def test_no_stderr_at_all(tmp_path: Path, echo_port: int) -> None:
     _serve_and_stop(process, unix, requests=20)
 
 
+def _listens(unix: Path) -> bool:
+    """Whether a connection is taken: the file is there a moment before that."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(unix)) == 0
+
+
 def _serve_and_stop(process: subprocess.Popen[bytes], unix: Path, requests: int) -> None:
     try:
-        wait_until(lambda: unix.exists() or process.poll() is not None, "the proxy listens")
+        wait_until(lambda: _listens(unix) or process.poll() is not None, "the proxy listens")
         assert process.poll() is None, f"it ended with status {process.returncode}"
         with RawClient(str(unix)) as client:
             for _ in range(requests):
