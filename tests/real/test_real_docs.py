@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 
 import pytest
 from documents import SHOWN_LINE, Document, blocks, message_patterns, metric_labels
@@ -11,7 +12,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from trio_proxy.config import parse
 from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.handlers.redis_buckets import is_installed
 from trio_proxy.lifecycle import STALE, Exchange, Phase, Try
 from trio_proxy.policy.breaker import State
 from trio_proxy.settings_upstreams import RETRY_CONDITIONS
@@ -50,7 +50,7 @@ def messages(*, of_access: bool) -> list[str]:
 @pytest.mark.parametrize("text", blocks("toml", PAGE.text))
 def test_each_configuration_passes_check(text: str) -> None:
     """By itself, or below a server."""
-    if "redis://" in text and not is_installed():
+    if "redis://" in text and not find_spec("coredis"):
         lacking("coredis is not installed")
     parse(text if "[[upstreams]]" in text else SERVER + text, source="the page")
 

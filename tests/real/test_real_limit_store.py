@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,10 @@ from rawhttp import RawClient, get
 from redis_server import RedisServer
 from shared_limit import BURST, limit, wait_until_counted_in
 
-from trio_proxy.handlers import redis_buckets
-
 
 @pytest.fixture(autouse=True)
 def coredis() -> None:
-    if not redis_buckets.is_installed():
+    if not find_spec("coredis"):
         lacking("coredis is not installed")
 
 

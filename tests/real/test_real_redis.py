@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ NEVER = 3600.0
 
 @pytest.fixture(autouse=True)
 def coredis() -> None:
-    if not redis_buckets.is_installed():
+    if not find_spec("coredis"):
         lacking("coredis is not installed")
 
 

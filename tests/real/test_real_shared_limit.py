@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,13 @@ from rawhttp import RawClient, get
 from redis_server import RedisServer
 from shared_limit import AWAY, BACK, BURST, KEYS, limit, wait_until_counted_in
 
-from trio_proxy.handlers import redis_buckets
-
 #: What a request in these tests may take beyond its due, on a machine that has more to do.
 LATE_SECONDS = 0.2
 
 
 @pytest.fixture(autouse=True)
 def coredis() -> None:
-    if not redis_buckets.is_installed():
+    if not find_spec("coredis"):
         lacking("coredis is not installed")
 
 
@@ -94,7 +93,7 @@ def running_pair(tmp_path: Path, redis: RedisServer, upstream: int) -> Iterator[
 @pytest.fixture(scope="module")
 def pair(echo_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """For tests that leave it as they found it: with Redis there."""
-    if not redis_buckets.is_installed():
+    if not find_spec("coredis"):
         lacking("coredis is not installed")
     tmp_path = tmp_path_factory.mktemp("pair")
     with RedisServer(tmp_path) as redis, running_pair(tmp_path, redis, echo_port) as pair:

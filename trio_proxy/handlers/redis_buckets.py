@@ -14,7 +14,6 @@ is, and the answer is read and dropped in its turn.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 from collections import deque
 from collections.abc import Callable, Generator
@@ -64,11 +63,6 @@ SCRIPT_SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
 # Coredis logs each attempt that fails, with a traceback. Without any handler that would go to
 # stderr; whoever has given the root logger one still gets it.
 _NOWHERE = logging.NullHandler()
-
-
-def is_installed() -> bool:
-    """Whether there is a client library for Redis (``pip install "trio-proxy[redis]"``)."""
-    return importlib.util.find_spec("coredis") is not None
 
 
 class _Command(Protocol):

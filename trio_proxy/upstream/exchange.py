@@ -33,7 +33,6 @@ MAX_INTERIM_RESPONSES = 32
 #: to write its body, and nothing that a client notices.
 HEAD_HOLD_SECONDS = 0.05
 
-
 #: How soon a pooled connection must fail, in seconds, to count as one that was dead already.
 STALE_SECONDS = 1.0
 
@@ -185,7 +184,9 @@ class UpstreamExchange:
         self._record.outcome = STALE
         self._end_try()
         self._lease.start_afresh()
-        self._sink.watchdog.deadlines.start_try(trio.current_time())
+        now = trio.current_time()
+        self._sink.watchdog.deadlines.start_try(now)
+        self._lease.turn_began = now
         if self._upload is not None:
             self._upload.stop()
             await self._upload.done.wait()
