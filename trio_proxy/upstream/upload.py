@@ -84,7 +84,8 @@ class Upload:
                 await send_borrowed(self._stream, piece, self._watchdog, "write")
             else:
                 await send_all(self._stream, b"".join(parts), self._watchdog, "write")
-        await send_all(self._stream, self._encode_end(), self._watchdog, "write")
+        if end := self._encode_end():  # an empty send would only take the socket's error away
+            await send_all(self._stream, end, self._watchdog, "write")
 
     def _out_of_time(self) -> None:
         """Have the exchange fail, unless the upstream stalls after it has begun to answer."""
