@@ -18,11 +18,10 @@ byte, and a new state machine costs 0.9 µs.
 
 from __future__ import annotations
 
-import h11
-
 from trio_proxy.errors import ProtocolError, Reason
 from trio_proxy.messages import NO_BODY, Fields, Framing, Request, ResponseHead, list_members
 from trio_proxy.wire.grammar import FORBIDDEN_IN_HEAD
+from trio_proxy.wire.machine import h11
 from trio_proxy.wire.reader import MAX_H11_BUFFER, PLAIN_END, Wire
 from trio_proxy.wire.requests import HeadLimits, explain_incomplete, parse_request
 from trio_proxy.wire.responses import parse_response

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias, cast
 
-import h11
-
 from trio_proxy.errors import ProtocolError, Reason
 from trio_proxy.messages import NO_BODY, Body, Fields, Framing
 from trio_proxy.wire.chunks import ChunkGuard
+from trio_proxy.wire.machine import h11
 from trio_proxy.wire.requests import HeadLimits
 
 Chunk: TypeAlias = bytes | bytearray | memoryview
