@@ -4,101 +4,138 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from processes import Process, pinned
+from contest import Server
+from processes import pinned
+from results import Sample
+from upstream import MIB, Upstream
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 
+#: What wrk may take to end after it was told to.
+GRACE_SECONDS = 15
 
-#: What wrk may take longer than asked: its own time-out, and one of its ends.
-GRACE_SECONDS = 10
+#: What a proxy may take to accept the connections of a load; it is measured with those it has.
+ACCEPT_SECONDS = 10
 
 
 class LoadError(Exception):
     """There is no result."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """One kind of load. ``mode`` is what wrk.lua sends; ``mib`` the MiB that each request moves."""
+    """One kind of load. ``mode`` and ``size`` are what wrk.lua sends."""
 
-    name: str
-    title: str
-    mode: str
-    path: str
-    connections: int
-    mib: int = 0
-
-
-SCENARIOS = (
-    Scenario("small-32", "Small responses, 32 connections", "small", "/", 32),
-    Scenario("small-256", "Small responses, 256 connections", "small", "/", 256),
-    Scenario("download", "1 MiB responses, 8 connections", "download", "/big", 8, mib=1),
-    Scenario("upload", "1 MiB uploads, 8 connections", "upload", "/upload", 8, mib=1),
-)
+    mode: str = "small"
+    path: str = "/"
+    connections: int = 32
+    #: Bytes that each request moves; 0 if they do not matter.
+    size: int = 0
+    #: How long the load runs on all connections before it is measured, in seconds.
+    settle: float = 0.3
+    #: Count bytes, not requests, and over the whole run: for bodies that take long.
+    by_bytes: bool = False
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What one run gave. CPU is the proxy's, user and system, in µs for each request."""
+def run(
+    scenario: Scenario, server: Server, upstream: Upstream, core: int, seconds: float
+) -> Sample:
+    """Load a proxy and measure it for ``seconds``. Raises LoadError if wrk itself fails."""
+    start = server.process.reading()
+    with wrk(scenario, server.port, core) as process:
+        accepted = _wait_accepted(scenario.connections, server.port)
+        time.sleep(scenario.settle)
+        before, first = upstream.requests(), server.process.reading()
+        time.sleep(seconds)
+        requests, last = upstream.requests() - before, server.process.reading()
+        rss = server.process.rss_kib()
+        result = ended(process)
+    if scenario.by_bytes:
+        requests = result["bytes"] / scenario.size
+        first, last = start, server.process.reading()
+    used = first.until(last)
+    rate = requests / used["seconds"]
+    return {
+        "requests_per_second": rate,
+        "p50_ms": result["p50_ms"],
+        "p99_ms": result["p99_ms"],
+        "cpu_us": (last.cpu - first.cpu) / max(1, requests) * 1e6,
+        "mib_per_second": rate * scenario.size / MIB,
+        "rss_kib": rss,
+        "connections": accepted,
+        "errors": sum(result["errors"].values()) + (0 if requests else 1),
+        # Well below 1, the load was the bottleneck, or others had the core.
+        "busy": used["busy"],
+        "others": used["others"],
+    }
 
-    requests_per_second: float
-    p50_ms: float
-    p99_ms: float
-    cpu_us: float
-    #: Share of the core that the proxy used; well below 1, the load was the bottleneck.
-    busy: float
-    #: 0 for small responses.
-    mib_per_second: float
-    errors: dict[str, int]
+
+def _wait_accepted(connections: int, port: int) -> int:
+    """How many a proxy has accepted: as soon as it has them all, or when time is up."""
+    until = time.monotonic() + ACCEPT_SECONDS
+    while (accepted := _accepted(port)) < connections and time.monotonic() < until:
+        time.sleep(0.1)
+    return min(accepted, connections)
 
 
-def run(scenario: Scenario, port: int, proxy: Process, core: int, seconds: int) -> Sample:
-    """Load the proxy for ``seconds``. Raises LoadError if wrk itself fails."""
+def _accepted(port: int) -> int:
+    """Established connections to a loopback port that are not in the backlog any more."""
+    ours = f"0100007F:{port:04X}"
+    fields = (line.split(maxsplit=10) for line in Path("/proc/net/tcp").read_text().splitlines())
+    # Local address, state, inode: a connection in the backlog has none.
+    return sum(one[1] == ours and one[3] == "01" and one[9] != "0" for one in fields)
+
+
+@contextmanager
+def wrk(scenario: Scenario, port: int, core: int) -> Iterator[subprocess.Popen[str]]:
+    """Load a port until `ended` is called or the block is left."""
     command = [
         str(shutil.which("wrk")),
         "--threads=1",
         f"--connections={scenario.connections}",
-        f"--duration={seconds}s",
-        "--timeout=5s",
+        "--duration=1h",  # it is interrupted
+        "--timeout=10s",
         "--latency",
         f"--script={SCRIPT}",
         f"http://127.0.0.1:{port}{scenario.path}",
         "--",
         scenario.mode,
+        str(scenario.size),
     ]
-    cpu = proxy.cpu_seconds()
     with pinned(core):
-        done = _finished(command, seconds + GRACE_SECONDS)
-    cpu = proxy.cpu_seconds() - cpu
-    line = next((row for row in done.stdout.splitlines() if row.startswith("result ")), None)
-    if line is None:
-        raise LoadError(done.stderr.strip() or done.stdout.strip())
-    return _sample(json.loads(line.removeprefix("result ")), cpu, scenario)
-
-
-def _finished(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _reading(server: Server, upstream: Upstream) -> tuple[float, float, float]:
+    """The time, and the requests and the CPU seconds until then."""
+    requests = upstream.requests()
+    return time.monotonic(), requests, server.process.cpu_seconds()
+
+
+def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """End wrk; what its script says of the run. Raises LoadError if it does not say anything."""
+    process.send_signal(signal.SIGINT)
+    try:
+        out, err = process.communicate(timeout=GRACE_SECONDS)
     except subprocess.TimeoutExpired as exc:
-        raise LoadError(f"wrk did not end within {seconds} s") from exc
-
-
-def _sample(result: dict[str, Any], cpu: float, scenario: Scenario) -> Sample:
-    errors = {kind: count for kind, count in result["errors"].items() if count}
-    if not result["requests"]:
-        errors["no answers"] = 1
-    rate = result["requests"] / result["seconds"]
-    return Sample(
-        requests_per_second=rate,
-        p50_ms=result["p50_ms"],
-        p99_ms=result["p99_ms"],
-        cpu_us=cpu * 1e6 / max(1, result["requests"]),
-        busy=cpu / result["seconds"],
-        mib_per_second=rate * scenario.mib,
-        errors=errors,
-    )
+        raise LoadError("wrk did not end") from exc
+    line = next((row for row in out.splitlines() if row.startswith("result ")), None)
+    if line is None:
+        raise LoadError(err.strip() or out.strip())
+    found: dict[str, Any] = json.loads(line.removeprefix("result "))
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import platform
 import re
@@ -12,12 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def facts(cores: tuple[int, int]) -> dict[str, str]:
-    shared = " (one core only: the load takes time from the proxy)" if cores[0] == cores[1] else ""
-    runs = os.getloadavg()[0]
+def facts(*, has_one_core: bool) -> dict[str, str]:
+    shared = " (one core only: the load takes time from the proxy)" if has_one_core else ""
     return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "CPU": f"{cpu_model()}, {os.cpu_count()} cores{shared}; load average before: {runs:.1f}",
+        "CPU": f"{cpu_model()}, {os.cpu_count()} cores{shared}",
         "system": f"Linux {platform.release().split('-')[0]}, "
         f"{platform.python_implementation()} {platform.python_version()}, "
         f"h11 {version('h11')}, trio {version('trio')}",

@@ -1,4 +1,4 @@
-"""Child processes of the benchmark: pinned, measured from /proc, and stopped whatever happens."""
+"""Child processes of the benchmark: pinned, measured from outside, and stopped whatever happens."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-TICKS = os.sysconf("SC_CLK_TCK")
+import clocks
+from clocks import Reading
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 #: What a stopped process gets to finish before it is killed.
 STOP_SECONDS = 3.0
 
-
-def pick_cores() -> tuple[int, int]:
-    """The core of the proxies and the core of the load; the same one if there is no other."""
-    cores = sorted(os.sched_getaffinity(0))
-    return cores[0], cores[min(1, len(cores) - 1)]
+#: `Process.wait_quiet`: a process that uses less than this share of a core has finished its work.
+QUIET_SHARE = 0.05
+QUIET_STEP_SECONDS = 0.05
+QUIET_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """What is started inside inherits the core, every later thread and child of it too."""
+def pinned(*cores: int) -> Iterator[None]:
+    """What is started inside inherits the cores, every later thread and child of it too."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -61,11 +62,17 @@ class Process:
     """A server in a process group of its own. ``output`` takes its stdout and stderr."""
 
     def __init__(
-        self, command: Sequence[str], *, core: int, output: Path, env: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        *,
+        cores: Iterable[int],
+        output: Path,
+        env: Mapping[str, str],
     ) -> None:
         self.output = output
+        self._cores = list(cores)
         self._sink: IO[bytes] = output.open("ab")  # append, so that it can be truncated
-        with pinned(core):
+        with pinned(*self._cores):
             self._popen = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -77,20 +84,42 @@ class Process:
             )
 
     @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
     def has_ended(self) -> bool:
         return self._popen.poll() is not None
 
     def cpu_seconds(self) -> float:
-        """User and system time of the group's processes."""
-        return sum(int(stat[11]) + int(stat[12]) for stat in self._stats()) / TICKS
+        """User and system time of the group: threads and children that have ended included.
+
+        It is read from each process's CPU clock, which the scheduler keeps in nanoseconds and
+        which counts threads that are gone; the times in /proc/PID/stat are cut to 10 ms. Of a
+        child that has ended nothing else is left, so those are added as they stand there.
+        """
+        stats = self._stats()
+        ended = sum(int(stat[13]) + int(stat[14]) for stat in stats.values()) / clocks.TICKS
+        return ended + sum(map(clocks.of_process, stats))
+
+    def reading(self) -> Reading:
+        return Reading(time.monotonic(), self.cpu_seconds(), clocks.of_cores(self._cores))
+
+    def count(self) -> int:
+        """How many processes the group has."""
+        return len(self._stats())
 
     def rss_kib(self) -> float:
         """Resident memory of the group's processes."""
-        return sum(int(stat[21]) for stat in self._stats()) * PAGE / 1024
+        return sum(int(stat[21]) for stat in self._stats().values()) * PAGE / 1024
 
-    def _stats(self) -> list[list[str]]:
-        """The fields of /proc/PID/stat from the third on, of each process in the group."""
-        found = []
+    def open_files(self) -> int:
+        """Descriptors of the group's processes."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self._stats())
+
+    def _stats(self) -> dict[int, list[str]]:
+        """By process id, the fields of /proc/PID/stat from the third on."""
+        found = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
@@ -98,9 +127,20 @@ class Process:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue  # it has just ended
-            if int(fields[2]) == self._popen.pid:
-                found.append(fields)
+            if int(fields[2]) == self.pid:
+                found[int(entry.name)] = fields
         return found
+
+    def wait_quiet(self) -> None:
+        """Return when it has finished with the last load: it would be charged to the next one."""
+        until = time.monotonic() + QUIET_SECONDS
+        before = self.cpu_seconds()
+        while time.monotonic() < until:
+            time.sleep(QUIET_STEP_SECONDS)
+            now = self.cpu_seconds()
+            if now - before < QUIET_SHARE * QUIET_STEP_SECONDS:
+                return
+            before = now
 
     def tail(self) -> str:
         """Its last words, in one line."""
@@ -108,7 +148,7 @@ class Process:
 
     def signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, number)
+            os.killpg(self.pid, number)
 
     def wait_ended(self, until: float) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -122,26 +162,44 @@ class Bench:
     """The temporary directory and the processes; leaving it removes the one and ends the others."""
 
     def __init__(self) -> None:
-        self.core, self.load_core = pick_cores()
+        cores = sorted(os.sched_getaffinity(0))
+        #: The core of the load and the upstream, and those of the proxies; the same one if there
+        #: is no other.
+        self.load_core = cores[-1]
+        self._proxy_cores = cores[:-1] or cores
         self.directory = Path(tempfile.mkdtemp(prefix="trio-proxy-bench-"))
         self._processes: list[Process] = []
 
     def start(
         self,
-        name: str,
         command: Sequence[str],
         *,
-        core: int | None = None,
+        output: Path,
+        cores: Iterable[int] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Process:
-        process = Process(
-            command,
-            core=self.core if core is None else core,
-            output=self.directory / f"{name}.out",
-            env=env or {},
-        )
+        """Start a server, by default on the core of the proxies."""
+        cores = self.proxy_cores() if cores is None else cores
+        process = Process(command, cores=cores, output=output, env=env or {})
         self._processes.append(process)
         return process
+
+    def proxy_cores(self, workers: int = 1) -> list[int]:
+        """A core for each worker; if there are too few, they share what there is."""
+        return self._proxy_cores[:workers]
+
+    @property
+    def has_one_core(self) -> bool:
+        return self._proxy_cores == [self.load_core]
+
+    def stop(self, *processes: Process) -> None:
+        """End processes; what does not heed SIGTERM in time is killed."""
+        for process in processes:
+            process.signal_group(signal.SIGTERM)
+        until = time.monotonic() + STOP_SECONDS
+        for process in processes:
+            process.wait_ended(until)
+            self._processes.remove(process)
 
     def __enter__(self) -> Bench:
         return self
@@ -154,9 +212,5 @@ class Bench:
     ) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave anything behind
-        for process in self._processes:
-            process.signal_group(signal.SIGTERM)
-        until = time.monotonic() + STOP_SECONDS
-        for process in self._processes:
-            process.wait_ended(until)
+        self.stop(*self._processes)
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,9 +1,9 @@
 """The proxies under test and their configurations, equal as far as they can be.
 
 Each has one worker, process and thread; keep-alive on both sides with the same idle time and no
-limit of requests; at most `CLIENTS` clients and `UPSTREAMS` upstream connections; it adds to
-X-Forwarded-For and writes an access log into a file. HAProxy has no files for logs, so its standard
-output is one. Everything else is left as it comes.
+limit of requests; the same caps on client and upstream connections; it adds to X-Forwarded-For,
+writes an access log into a file and passes upgrades on. HAProxy has no files for logs, so its
+standard output is one. Everything else is left as it comes.
 """
 
 from __future__ import annotations
@@ -12,66 +12,83 @@ import functools
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from configs import CADDY, HAPROXY, NGINX, TRIO_PROXY
 from machine import tool_version
 from upstream import user_line
 
-CLIENTS = 4000
-UPSTREAMS = 512
-IDLE_SECONDS = 75
 HERE = Path(__file__).parent
 
-TRIO_PROXY = "trio-proxy"
+PLAIN = "trio-proxy"
+SPEED = "trio-proxy[speed]"
+OURS = (PLAIN, SPEED)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What one start of a proxy is for. ``upstreams`` are ``HOST:PORT``."""
+
+    upstreams: Sequence[str]
+    #: How many connections it accepts, and opens to each upstream.
+    clients: int = 4000
+    upstream_conns: int = 512
+    workers: int = 1
+    #: How long a connection may be idle, on both sides.
+    idle_seconds: int = 75
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Proxy:
-    """One proxy: how to see that it is there, how to start it, and where its access log is."""
+    """One proxy: how to see that it is there and how to start it.
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        command: str,
-        config: str = "",
-        version: Callable[[], str | None],
-        log: str = "{name}.out",
-        env: Mapping[str, str] | None = None,
-        has_features: bool = True,
-    ) -> None:
-        self.name = name
-        self.version = version
-        self.has_features = has_features
-        self._command = command
-        self._config = config
-        self._log = log
-        self._env = env or {}
+    ``server`` is the line of the configuration for one upstream, with ``<host>``, ``<port>`` and
+    ``<number>``. ``lacks`` is what it cannot do.
+    """
 
-    def prepare(
-        self, directory: Path, port: int, upstream: int
-    ) -> tuple[list[str], dict[str, str]]:
+    name: str
+    command: str
+    version: Callable[[], str | None]
+    config: str = ""
+    server: str = "<host>:<port>"
+    log: str = "access.log"
+    env: Mapping[str, str] = field(default_factory=dict)
+    lacks: frozenset[str] = frozenset()
+
+    def prepare(self, directory: Path, port: int, setup: Setup) -> tuple[list[str], dict[str, str]]:
         """Write the configuration; returns the command and its environment."""
-        facts = {
-            "name": self.name,
+        pool = max(setup.upstream_conns, 2 * len(setup.upstreams))
+        facts: dict[str, object] = {
             "directory": directory,
-            "config": directory / f"{self.name}.conf",
+            "config": directory / "proxy.conf",
             "here": HERE / "peers",
             "python": sys.executable,
             "port": port,
-            "upstream": upstream,
-            "clients": CLIENTS,
-            "upstreams": UPSTREAMS,
-            "idle": IDLE_SECONDS,
+            "servers": _servers(self.server, setup),
+            "upstream": setup.upstreams[0].rpartition(":")[2],
+            "workers": f"workers = {setup.workers}" if setup.workers > 1 else "",
+            "clients": setup.clients,
+            "upstreams": setup.upstream_conns,
+            "pool": pool,
+            "files": setup.clients + pool + 100,
+            "idle": setup.idle_seconds,
             "user": user_line(),
         }
-        facts["config"].write_text(_fill(self._config, facts))
-        environment = {key: _fill(value, facts) for key, value in self._env.items()}
-        return [_fill(word, facts) for word in self._command.split()], environment
+        (directory / "proxy.conf").write_text(_fill(self.config, facts))
+        environment = {key: _fill(value, facts) for key, value in self.env.items()}
+        return [_fill(word, facts) for word in self.command.split()], environment
 
-    def log_path(self, directory: Path) -> Path:
-        return directory / self._log.format(name=self.name)
+
+def _servers(template: str, setup: Setup) -> str:
+    lines = []
+    for number, upstream in enumerate(setup.upstreams):
+        host, _, port = upstream.rpartition(":")
+        facts = {"host": host, "port": port, "number": number, "upstreams": setup.upstream_conns}
+        lines.append(_fill(template, facts))
+    return "\n".join(lines)
 
 
 def _fill(template: str, facts: Mapping[str, object]) -> str:
@@ -84,6 +101,8 @@ def _program(name: str, *arguments: str) -> Callable[[], str | None]:
 
 
 def _modules(*names: str, optional: tuple[str, ...] = ()) -> Callable[[], str | None]:
+    """A version of all modules; None if one that is not optional is missing."""
+
     def look() -> str | None:
         there = [name for name in names + optional if importlib.util.find_spec(name) is not None]
         if not set(names) <= set(there):
@@ -95,152 +114,57 @@ def _modules(*names: str, optional: tuple[str, ...] = ()) -> Callable[[], str | 
     return look
 
 
-_TRIO_PROXY_CONFIG = """
-listen = "127.0.0.1:<port>"
-
-[[upstreams]]
-host = "127.0.0.1"
-port = <upstream>
-
-[timeouts]
-idle_ms = <idle>000
-upstream_idle_ms = <idle>000
-drain_ms = 1000
-
-[limits]
-max_client_conns = <clients>
-max_conns_per_upstream = <upstreams>
-"""
-
-_NGINX_CONFIG = """
-<user>
-worker_processes 1;
-daemon off;
-pid <directory>/<name>.pid;
-error_log <directory>/<name>-error.log;
-events { worker_connections 9000; }  # counts both sides
-http {
-    access_log <directory>/<name>-access.log combined;
-    tcp_nodelay on;
-    keepalive_timeout <idle>s;
-    keepalive_requests 100000000;
-    client_max_body_size 0;
-    client_body_temp_path <directory>/<name>-body;
-    proxy_temp_path <directory>/<name>-proxy;
-    upstream origin {
-        server 127.0.0.1:<upstream> max_conns=<upstreams>;
-        keepalive <upstreams>;
-        keepalive_requests 100000000;
-        keepalive_timeout <idle>s;
-    }
-    server {
-        listen 127.0.0.1:<port> backlog=4096;
-        location / {
-            proxy_pass http://origin;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto $scheme;
-            proxy_set_header X-Forwarded-Host $http_host;
-            proxy_request_buffering off;
-            proxy_max_temp_file_size 0;  # no part of a large response goes to the disk
-        }
-    }
-}
-"""
-
-_HAPROXY_CONFIG = """
-global
-    nbthread 1
-    maxconn <clients>
-    log stdout format raw local0
-defaults
-    mode http
-    log global
-    option httplog
-    option forwardfor
-    http-reuse always
-    timeout connect 1s
-    timeout client <idle>s
-    timeout server 15s
-    timeout http-keep-alive <idle>s
-    timeout http-request 10s
-frontend clients
-    bind 127.0.0.1:<port> backlog 4096
-    http-request set-header X-Forwarded-Proto http
-    http-request set-header X-Forwarded-Host %[req.hdr(host)]
-    default_backend origin
-backend origin
-    server origin 127.0.0.1:<upstream> maxconn <upstreams> pool-max-conn <upstreams>
-"""
-
-_CADDY_CONFIG = """
-{
-    admin off
-    auto_https off
-    servers {
-        timeouts {
-            idle <idle>s
-        }
-    }
-}
-http://127.0.0.1:<port> {
-    bind 127.0.0.1
-    log {
-        output file <directory>/<name>-access.log {
-            roll_disabled
-        }
-    }
-    reverse_proxy 127.0.0.1:<upstream> {
-        transport http {
-            versions 1.1
-            keepalive <idle>s
-            keepalive_idle_conns <upstreams>
-            keepalive_idle_conns_per_host <upstreams>
-            max_conns_per_host <upstreams>
-        }
-    }
-}
-"""
-
 ALL = (
     Proxy(
-        TRIO_PROXY,
+        name=PLAIN,
         command="<python> -m trio_proxy run <config>",
-        config=_TRIO_PROXY_CONFIG,
-        version=_modules("trio_proxy"),
+        config=TRIO_PROXY,
+        server='[[upstreams]]\nhost = "<host>"\nport = <port>',
+        version=_modules("trio_proxy", "h11"),
+        log="out",
+        env={"TRIO_PROXY_H11": "h11"},
     ),
     Proxy(
-        "nginx",
+        name=SPEED,
+        command="<python> -m trio_proxy run <config>",
+        config=TRIO_PROXY,
+        server='[[upstreams]]\nhost = "<host>"\nport = <port>',
+        version=_modules("trio_proxy", "h11_mypyc"),
+        log="out",
+    ),
+    Proxy(
+        name="nginx",
         command="nginx -e stderr -p <directory> -c <config>",
-        config=_NGINX_CONFIG,
+        config=NGINX,
+        server="        server <host>:<port> max_conns=<upstreams>;",
         version=_program("nginx", "-v"),
-        log="{name}-access.log",
     ),
     Proxy(
-        "haproxy",
+        name="haproxy",
         command="haproxy -db -f <config>",
-        config=_HAPROXY_CONFIG,
+        config=HAPROXY,
+        server="    server s<number> <host>:<port> maxconn <upstreams> pool-max-conn <upstreams>",
         version=_program("haproxy", "-v"),
+        log="out",
     ),
     Proxy(
-        "caddy",
+        name="caddy",
         command="caddy run --adapter caddyfile --config <config>",
-        config=_CADDY_CONFIG,
+        config=CADDY,
         version=_program("caddy", "version"),
-        log="{name}-access.log",
         env={"GOMAXPROCS": "1", "XDG_DATA_HOME": "<directory>", "XDG_CONFIG_HOME": "<directory>"},
     ),
     Proxy(
-        "aiohttp",
+        name="aiohttp",
         command="<python> <here>/aiohttp_proxy.py <port> <upstream> <upstreams> <idle>",
         version=_modules("aiohttp", optional=("uvloop",)),
+        log="out",
     ),
     Proxy(
-        "bare-h11",
+        name="bare-h11",
         command="<python> <here>/bare_h11.py <port> <upstream>",
         version=_modules("h11", "trio"),
-        has_features=False,
+        log="out",
+        lacks=frozenset({"features", "tunnel"}),
     ),
 )

@@ -1,148 +1,63 @@
-"""Medians, as aligned text or Markdown (one form serves both), as JSON, and into the README."""
+"""The results as text, and into the README."""
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
-from load import SCENARIOS, Sample, Scenario
-from proxies import TRIO_PROXY
+import plots
+import reach
+import tables
+from results import Results, Section
 
 README = Path(__file__).with_name("README.md")
 START, END = "<!-- results -->", "<!-- /results -->"
 
 
-@dataclass
-class Results:
-    """All samples, by proxy and scenario, and what was run."""
-
-    facts: dict[str, str]
-    versions: dict[str, str] = field(default_factory=dict)
-    samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
-    idle_kib: dict[str, float] = field(default_factory=dict)
-    start_ms: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    #: Proxies that failed a measurement altogether.
-    broken: list[str] = field(default_factory=list)
-
-    def fail(self, proxy: str, what: str, why: object) -> None:
-        self.broken.append(proxy)
-        self.notes.append(f"{proxy}, {what}: {why}")
-
-    def add(self, proxy: str, scenario: Scenario, sample: Sample) -> None:
-        self.samples.setdefault(proxy, {}).setdefault(scenario.name, []).append(sample)
-        if sample.errors:
-            self.notes.append(f"{proxy}, {scenario.name}: errors {sample.errors}")
-
-    def of(self, proxy: str, scenario: str) -> list[Sample]:
-        return self.samples.get(proxy, {}).get(scenario, [])
-
-    def failed(self, proxy: str) -> bool:
-        """It did not start, or some request was not answered well."""
-        runs = [run for scenario in self.samples.get(proxy, {}).values() for run in scenario]
-        return proxy not in self.versions or any(run.errors for run in runs) or proxy in self.broken
+def markdown(results: Results, pictures: list[str] | None = None) -> str:
+    """All tables; ``pictures`` are the plots that can be shown beside them."""
+    parts = ["\n".join(_facts(results))]
+    if found := reach.table_of(results):
+        parts += ["### Reach", found]
+    if pictures and plots.OVERVIEW in pictures:
+        parts.append(_picture(plots.OVERVIEW, "requests per second and CPU of all proxies"))
+    for name, title in tables.TITLES.items():
+        if text := tables.of(results, name):
+            section = results.section(name)
+            parts += [f"### {title}", text, _measured(section)]
+            parts += [f"- {note}" for note in section.notes]
+            if pictures and plots.file_name(name) in pictures:
+                parts.append(_picture(plots.file_name(name), title))
+    return "\n\n".join(parts)
 
 
-def median(runs: Sequence[Sample], name: str) -> float:
-    return statistics.median(getattr(run, name) for run in runs)
+def _facts(results: Results) -> Iterator[str]:
+    for key, value in results.facts.items():
+        yield f"- {key}: {value}"
+    yield "- " + "; ".join(f"{name} {text}" for name, text in results.versions.items())
+    for note in results.notes:
+        yield f"- {note}"
 
 
-def spread(runs: Sequence[Sample]) -> float:
-    """Largest minus smallest rate over the median: how far to trust the line."""
-    rates = [run.requests_per_second for run in runs]
-    return (max(rates) - min(rates)) / max(1e-9, statistics.median(rates))
+def _measured(section: Section) -> str:
+    facts = [f"{key}: {value}" for key, value in section.facts.items()]
+    others = [
+        one["others"] for samples in section.samples.values() for one in samples if "others" in one
+    ]
+    if others:
+        facts.append(f"others had {statistics.median(others):.0%} of the proxies' core")
+    return "; ".join(facts)
 
 
-Column = tuple[str, Callable[[Sequence[Sample]], float], str]
-
-_SMALL: tuple[Column, ...] = (
-    ("requests/s", lambda runs: median(runs, "requests_per_second"), ",.0f"),
-    ("spread", spread, ".0%"),
-    ("p50 ms", lambda runs: median(runs, "p50_ms"), ".2f"),
-    ("p99 ms", lambda runs: median(runs, "p99_ms"), ".2f"),
-    ("p99/p50", lambda runs: median(runs, "p99_ms") / max(1e-9, median(runs, "p50_ms")), ".1f"),
-    ("CPU µs/request", lambda runs: median(runs, "cpu_us"), ",.1f"),
-    ("core used", lambda runs: median(runs, "busy"), ".0%"),
-)
-_BULK: tuple[Column, ...] = (
-    ("MiB/s", lambda runs: median(runs, "mib_per_second"), ",.0f"),
-    ("spread", spread, ".0%"),
-    ("p50 ms", lambda runs: median(runs, "p50_ms"), ".2f"),
-    ("p99 ms", lambda runs: median(runs, "p99_ms"), ".2f"),
-    ("CPU µs/MiB", lambda runs: median(runs, "cpu_us"), ",.0f"),
-    ("core used", lambda runs: median(runs, "busy"), ".0%"),
-)
+def _picture(name: str, text: str) -> str:
+    return f"![{text}]({plots.DIRECTORY.name}/{name})"
 
 
-def _scenario_table(results: Results, scenario: Scenario) -> str:
-    columns = _BULK if scenario.mib else _SMALL
-    ours = results.of(TRIO_PROXY, scenario.name)
-    rows = [["proxy", *(title for title, _, _ in columns), "our rate / its", "our CPU / its"]]
-    for proxy in results.samples:
-        runs = results.of(proxy, scenario.name)
-        if not runs:
-            continue
-        row = [proxy, *(format(value(runs), form) for _, value, form in columns)]
-        rows.append([*row, *_ratios(ours, runs)])
-    return table(rows)
-
-
-def _ratios(ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[str]:
-    """Our rate and our CPU for a request as multiples of theirs."""
-    if not ours:
-        return ["", ""]
-    names = ("requests_per_second", "cpu_us")
-    return [f"{median(ours, n) / max(1e-9, median(theirs, n)):.2f}×" for n in names]
-
-
-def _other_table(results: Results) -> str:
-    rows = [["proxy", "KiB/idle connection", "ms to first answer"]]
-    for proxy, start in results.start_ms.items():
-        idle = results.idle_kib.get(proxy)
-        rows.append([proxy, "" if idle is None else f"{idle:.1f}", f"{start:.0f}"])
-    return table(rows)
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns: names to the left, figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(_aligned(row, widths)) + " |" for row in rows]
-    rule = [f":{'-' * (widths[0] - 1)}", *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines.insert(1, "| " + " | ".join(rule) + " |")
-    return "\n".join(lines)
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> Iterable[str]:
-    yield row[0].ljust(widths[0])
-    for cell, width in zip(row[1:], widths[1:], strict=True):
-        yield cell.rjust(width)
-
-
-def markdown(results: Results) -> str:
-    parts = ["\n".join(f"- {key}: {value}" for key, value in results.facts.items())]
-    parts.append("- " + "; ".join(f"{name} {text}" for name, text in results.versions.items()))
-    parts.extend(
-        f"**{scenario.title}**\n\n{_scenario_table(results, scenario)}"
-        for scenario in SCENARIOS
-        if any(results.of(proxy, scenario.name) for proxy in results.samples)
-    )
-    parts.append(f"**Memory and start**\n\n{_other_table(results)}")
-    if results.notes:
-        parts.append("Notes:\n\n" + "\n".join(f"- {note}" for note in results.notes))
-    return "\n\n".join(parts).replace("\n\n- ", "\n- ", 1)
-
-
-def write_json(results: Results, path: Path) -> None:
-    path.write_text(json.dumps(asdict(results), indent=2) + "\n")
-
-
-def write_readme(results: Results) -> None:
+def write_readme(results: Results, pictures: list[str]) -> None:
     """Replace what stands between the markers. Raises ValueError if they are not there."""
     before, _, rest = README.read_text().partition(START)
     _, found, after = rest.partition(END)
     if not found:
         raise ValueError(f"{README} lacks {START} or {END}")
-    README.write_text(f"{before}{START}\n{markdown(results)}\n{END}{after}")
+    README.write_text(f"{before}{START}\n{markdown(results, pictures)}\n{END}{after}")

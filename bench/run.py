@@ -7,153 +7,190 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import load
+import client
+import compare
+import creep
+import flame
+import growth
+import idle
 import machine
-import measure
+import pace
+import plots
 import proxies
+import reach
 import report
+import results
+import tables
+import tunnel
 import upstream
-from measure import NotEqual
-from processes import Bench, Process, free_ports, pick_cores, pinned, raise_file_limit
-from proxies import TRIO_PROXY, Proxy
+from contest import Contest
+from plan import SMOKE, Run, Sizes
+from processes import Bench, free_ports, pinned, raise_file_limit
+from results import Results, Section
 
-IDLE = "idle"
-IDLE_CONNECTIONS = 2000
+JSON = Path(__file__).with_name("results.json")
 
-#: Before the first round each proxy is loaded for so long, so that pools and caches are filled.
-WARM_UP_SECONDS = 1
-
-#: Lets a proxy finish with the connections of the last load before the next one is measured.
-PAUSE_SECONDS = 0.1
+#: Not in a run unless it is asked for: it takes some minutes of its own.
+ON_REQUEST = ("creep",)
 
 
-class Contest:
-    """The proxies that are up, their ports, and what has been measured so far."""
+def measure(run: Run, name: str) -> Section:
+    """One section, by its name in `tables.SECTIONS`."""
+    if name in compare.SCENARIOS:
+        return compare.measure(run, name)
+    if name in growth.CURVES:
+        return growth.measure(run, name)
+    return _OTHERS[name](run)
 
-    def __init__(self, bench: Bench, results: report.Results) -> None:
-        self.bench = bench
-        self.results = results
-        self._running: dict[Proxy, tuple[Process, int]] = {}
-        self._logs: list[Path] = []
 
-    def start(self, candidates: list[Proxy]) -> None:
-        """Start the upstream and each candidate that is installed and works; note the others."""
-        files = raise_file_limit()
-        upstream_port, *ports = free_ports(1 + len(candidates))
-        measure.wait_for_answer(upstream_port, upstream.start(self.bench, upstream_port, files))
-        for proxy, port in zip(candidates, ports, strict=True):
-            found = proxy.version()
-            if found is None:
-                self.results.notes.append(f"{proxy.name} is not installed")
-                continue
-            try:
-                self._start(proxy, port, upstream_port)
-            except (NotEqual, OSError) as exc:
-                self.results.notes.append(f"{proxy.name} was left out: {exc}")
-                continue
-            self.results.versions[proxy.name] = found
-
-    def _start(self, proxy: Proxy, port: int, upstream_port: int) -> None:
-        command, env = proxy.prepare(self.bench.directory, port, upstream_port)
-        begun = time.monotonic()
-        process = self.bench.start(proxy.name, command, env=env)
-        measure.wait_for_answer(port, process)
-        self.results.start_ms[proxy.name] = (time.monotonic() - begun) * 1000
-        log = proxy.log_path(self.bench.directory)
-        measure.check_work(port, log, has_features=proxy.has_features)
-        self._running[proxy] = process, port
-        self._logs.append(log)
-
-    def measure_idle(self) -> None:
-        for proxy, (process, port) in self._running.items():
-            try:
-                kib = measure.idle_kib(port, process, IDLE_CONNECTIONS)
-            except OSError as exc:
-                self.results.fail(proxy.name, IDLE, exc)
-            else:
-                self.results.idle_kib[proxy.name] = kib
-
-    def warm_up(self) -> None:
-        for proxy in self._running:
-            self._load(proxy, load.SCENARIOS[0], WARM_UP_SECONDS)
-
-    def run_round(self, scenarios: list[load.Scenario], seconds: int) -> None:
-        """Every proxy once in every scenario, in turn: A B C, not A A, B B."""
-        for scenario in scenarios:
-            for proxy in self._running:
-                if sample := self._load(proxy, scenario, seconds):
-                    self.results.add(proxy.name, scenario, sample)
-
-    def _load(self, proxy: Proxy, scenario: load.Scenario, seconds: int) -> load.Sample | None:
-        process, port = self._running[proxy]
-        try:
-            sample = load.run(scenario, port, process, self.bench.load_core, seconds)
-        except load.LoadError as exc:
-            self.results.fail(proxy.name, scenario.name, exc)
-            sample = None
-        for log in self._logs:
-            measure.empty(log)
-        time.sleep(PAUSE_SECONDS)
-        return sample
+_OTHERS: dict[str, Callable[[Run], Section]] = {
+    "tunnel": tunnel.measure,
+    "latency": pace.measure,
+    "idle": idle.measure_idle,
+    "start": idle.measure_start,
+    "creep": creep.measure,
+}
 
 
 def main() -> int:
     options = _options()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # stop as with Ctrl-C
+    if options.render:
+        _write(results.load(JSON))
+        return 0
     missing = [tool for tool in ("wrk", "nginx") if shutil.which(tool) is None]
     if missing:
         print(f"bench: {' and '.join(missing)} not found (wrk is the load, nginx the upstream)")
         return 2
-    results = report.Results(machine.facts(pick_cores()))
-    results.facts["runs"] = f"{options.rounds} of {options.seconds} s each, medians"
+    found = Results()
     try:
         with Bench() as bench, pinned(bench.load_core):
-            _measure(Contest(bench, results), options)
+            run = _prepare(bench, found, options)
+            if not run.chosen(*proxies.OURS):
+                print(f"bench: {'; '.join(found.notes)}", file=sys.stderr)
+                return 1
+            if options.profile:
+                return _profile(run, options.profile)
+            _measure(run, options.only)
+            if options.smoke:
+                plots.draw(found, bench.directory / "plots")
     except KeyboardInterrupt:
         print("bench: interrupted; all that it started has been stopped", file=sys.stderr)
         return 130
-    print(report.markdown(results))
+    print(report.markdown(found))
     if options.json:
-        report.write_json(results, options.json)
+        results.save(found, options.json)
     if options.write:
-        report.write_readme(results)
-    return 1 if results.failed(TRIO_PROXY) else 0
+        _write(results.load(JSON).updated(found))
+    return _complain(found, options.only)
 
 
-def _measure(contest: Contest, options: argparse.Namespace) -> None:
-    chosen = [TRIO_PROXY, *options.peers]
-    contest.start([proxy for proxy in proxies.ALL if proxy.name in chosen])
-    scenarios = [scenario for scenario in load.SCENARIOS if scenario.name in options.only]
-    if IDLE in options.only:
-        contest.measure_idle()
-    if scenarios and not options.smoke:
-        contest.warm_up()
-    for number in range(options.rounds if scenarios else 0):
-        print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
-        contest.run_round(scenarios, options.seconds)
+def _prepare(bench: Bench, found: Results, options: argparse.Namespace) -> Run:
+    """Start the upstream, and see which proxies take part."""
+    found.facts = machine.facts(has_one_core=bench.has_one_core)
+    (port,) = free_ports(1)
+    origin = upstream.start(bench, port, raise_file_limit())
+    client.wait_for_answer(port, origin.process)
+    contest = Contest(bench, found.notes.append)
+    run = Run(
+        bench=bench,
+        contest=contest,
+        upstream=origin,
+        sizes=_sizes(options),
+        proxies=(),
+        results=found,
+    )
+    chosen = [*proxies.OURS, *options.peers]
+    candidates = [proxy for proxy in proxies.ALL if proxy.name in chosen]
+    able = contest.able(candidates, run.setup())
+    found.versions.update({proxy.name: str(proxy.version()) for proxy in able})
+    return replace(run, proxies=able)
+
+
+def _measure(run: Run, names: Sequence[str]) -> None:
+    for name in names:
+        begun = time.monotonic()
+        print(f"{name} …", end=" ", file=sys.stderr, flush=True)
+        try:
+            run.results.sections[name] = measure(run, name)
+        except OSError as exc:  # the rest is worth having
+            run.results.notes.append(f"{name}: {exc}")
+        print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr)
+
+
+def _profile(run: Run, name: str) -> int:
+    try:
+        for path in flame.record(run, name):
+            print(path)
+    except flame.ProfileError as exc:
+        print(f"bench: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _write(everything: Results) -> None:
+    results.save(everything, JSON)
+    report.write_readme(everything, plots.draw(everything, plots.DIRECTORY))
+
+
+def _complain(found: Results, names: Sequence[str]) -> int:
+    """The exit status: 1 if anything of ours went wrong."""
+    complaints = found.complaints(names)
+    complaints += [
+        f"creep: {row.what}: {row.measured}" for row in reach.creep(found) if not row.verdict
+    ]
+    for complaint in complaints:
+        print(f"bench: {complaint}", file=sys.stderr)
+    return 1 if complaints else 0
+
+
+def _sizes(options: argparse.Namespace) -> Sizes:
+    sizes = SMOKE if options.smoke else Sizes()
+    given = {
+        "seconds": options.seconds,
+        "rounds": options.rounds,
+        "creep_requests": options.requests,
+        "creep_aborts": options.aborts,
+    }
+    return replace(sizes, **{name: value for name, value in given.items() if value is not None})
 
 
 def _options() -> argparse.Namespace:
-    kinds = [*(scenario.name for scenario in load.SCENARIOS), IDLE]
-    peers = [proxy.name for proxy in proxies.ALL if proxy.name != TRIO_PROXY]
+    kinds = list(tables.SECTIONS)
+    peers = [proxy.name for proxy in proxies.ALL if proxy.name not in proxies.OURS]
     parser = argparse.ArgumentParser(description="trio-proxy and its peers, side by side")
     add = parser.add_argument
-    add("--seconds", type=int, default=2, help="length of a run (2)")
-    add("--rounds", type=int, default=5, help="runs of each kind (5)")
-    add("--only", type=_names(kinds), default=kinds, help=f"of {','.join(kinds)}")
-    add("--peers", type=_names(peers), default=peers, help=f"of {','.join(peers)}; or none")
-    add("--json", type=Path, metavar="FILE", help="write all samples")
-    add("--write", action="store_true", help="replace the tables in bench/README.md")
-    add("--smoke", action="store_true", help="one round of one second, for CI")
+    add("--only", type=_names(kinds), metavar="A,B", help=f"of {', '.join(kinds)}")
+    add(
+        "--peers",
+        type=_names(peers),
+        metavar="A,B",
+        default=peers,
+        help=f"of {', '.join(peers)}; or none",
+    )
+    add("--seconds", type=float, help="length of a run (1.5)")
+    add("--rounds", type=int, help="runs of each kind (5)")
+    add("--creep", action="store_true", help="the creep run, alone if --only is not given")
+    add("--requests", type=int, help="requests of the creep run (1,000,000)")
+    add("--aborts", type=int, help="departed clients of the creep run (100,000)")
+    add("--smoke", action="store_true", help="little of everything")
+    add("--profile", choices=list(compare.SCENARIOS), help="record flame graphs instead")
+    add("--json", type=Path, metavar="FILE", help="write every sample there")
+    add("--write", action="store_true", help="put the results into results.json, README.md, plots/")
+    add("--render", action="store_true", help="only draw and print results.json anew")
     options = parser.parse_args()
-    if options.smoke:
-        options.seconds = options.rounds = 1
-    if options.seconds < 1 or options.rounds < 1:
-        parser.error("--seconds and --rounds must be at least 1")
+    if options.only is None:
+        default = [name for name in kinds if options.smoke or name not in ON_REQUEST]
+        options.only = [] if options.creep else default
+    if options.creep and "creep" not in options.only:
+        options.only.append("creep")
+    if any(value is not None and value <= 0 for value in (options.seconds, options.rounds)):
+        parser.error("--seconds and --rounds must be more than 0")
     return options
 
 

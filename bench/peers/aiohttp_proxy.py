@@ -58,6 +58,8 @@ class ReverseProxy:
             yield
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._relay_messages(request)
         try:
             upstream = await self._session.request(
                 request.method,
@@ -79,6 +81,31 @@ class ReverseProxy:
                 await response.write(chunk)
             await response.write_eof()
             return response
+
+    async def _relay_messages(self, request: web.Request) -> web.WebSocketResponse:
+        """aiohttp gives no access to the bytes after an upgrade, only to messages."""
+        url = URL(self._origin + request.raw_path, encoded=True)
+        async with self._session.ws_connect(url, max_msg_size=0) as upstream:
+            client = web.WebSocketResponse(max_msg_size=0)
+            await client.prepare(request)
+            uploading = asyncio.create_task(_pass_messages(client, upstream))
+            try:
+                await _pass_messages(upstream, client)
+            finally:
+                uploading.cancel()
+            return client
+
+
+async def _pass_messages(
+    source: web.WebSocketResponse | aiohttp.ClientWebSocketResponse,
+    target: web.WebSocketResponse | aiohttp.ClientWebSocketResponse,
+) -> None:
+    async for message in source:
+        if message.type is aiohttp.WSMsgType.TEXT:
+            await target.send_str(message.data)
+        else:
+            await target.send_bytes(message.data)
+    await target.close()
 
 
 def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
