@@ -67,7 +67,14 @@ def test_trusted_proxies_are_networks_addresses_or_unix() -> None:
     assert settings.headers.trusted_proxies == (*networks, "unix")
 
 
+@pytest.mark.parametrize(("text", "workers"), [("1", 1), ("1024", 1024), ("'auto'", "auto")])
+def test_workers_are_a_number_or_auto(text: str, workers: int | str) -> None:
+    assert load(f"workers = {text}").workers == workers
+
+
 # What is refused, and how it is said
+
+WORKERS = 'expected an integer from 1 to 1024, or "auto"'
 
 
 @pytest.mark.parametrize(
@@ -87,6 +94,12 @@ def test_trusted_proxies_are_networks_addresses_or_unix() -> None:
             "metrics_listen: a:1 is both listen and metrics_listen (expected different addresses)",
         ),
         ("pid_file = ''", 'pid_file: is "" (expected a file name)'),
+        ("workers = 0", f"workers: is 0 ({WORKERS})"),
+        ("workers = 1025", f"workers: is 1025 ({WORKERS})"),
+        ("workers = 'many'", f'workers: is "many" ({WORKERS})'),
+        ("workers = true", f"workers: is true ({WORKERS})"),
+        ("workers = 2.0", f"workers: is 2.0 ({WORKERS})"),
+        ("workers = ['auto']", f"workers: is an array ({WORKERS})"),
         ("timeouts = 5", "timeouts: is 5 (expected a table)"),
         (
             "headers.trusted_proxies = ['10.0.0.1/8']",

@@ -13,10 +13,12 @@ import trio
 from trio_proxy import config
 from trio_proxy.config import ConfigError
 from trio_proxy.server import demo as demonstration
+from trio_proxy.server.cores import worker_count
 from trio_proxy.server.run import serve
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry import logwriter
 from trio_proxy.telemetry.logwriter import LogWriter
+from trio_proxy.telemetry.sinks import StreamSink
 
 T = TypeVar("T")
 
@@ -47,11 +49,20 @@ def run(config_path: str | None, listen: str | None, log_level: str | None) -> N
         settings = config.override(settings, listen=listen, log_level=log_level)
         return settings, path or "the environment"
 
+    def load_again() -> Settings:
+        return load()[0]
+
     settings, source = _or_exit(load)
-    _serve_until_stopped(
-        settings,
-        lambda writer: serve(settings, source=source, load=lambda: load()[0], writer=writer),
-    )
+
+    def main_task(writer: LogWriter) -> Coroutine[Any, Any, None]:
+        if workers == 1:
+            return serve(settings, source=source, load=load_again, writer=writer)
+        from trio_proxy.server.supervisor import supervise  # one process has no use for it
+
+        return supervise(settings, workers, source=source, load=load_again, writer=writer)
+
+    workers = worker_count(settings)
+    _serve_until_stopped(settings, main_task, is_shared=workers > 1)
 
 
 @commands.command()
@@ -78,10 +89,16 @@ def _or_exit(load: Callable[[], T]) -> T:
 
 
 def _serve_until_stopped(
-    settings: Settings, main_task: Callable[[LogWriter], Coroutine[Any, Any, None]]
+    settings: Settings,
+    main_task: Callable[[LogWriter], Coroutine[Any, Any, None]],
+    *,
+    is_shared: bool = False,
 ) -> None:
-    """Run the event loop with the log on stderr; one readable line for what ends it."""
-    writer = LogWriter()
+    """Run the event loop with the log on stderr; one readable line for what ends it.
+
+    ``is_shared``: other processes of ours write to stderr too.
+    """
+    writer = LogWriter(StreamSink(is_shared=is_shared))
     logwriter.configure(writer, settings.logging.level, settings.logging.format)
     failure: OSError | None = None
     try:

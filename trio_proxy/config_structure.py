@@ -18,7 +18,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from trio_proxy.addresses import Address
 from trio_proxy.config_problems import ConfigError, problems_in
-from trio_proxy.settings import Settings, TrustedPeer
+from trio_proxy.settings import Settings, TrustedPeer, Workers
 from trio_proxy.settings_checks import SettingError, Table, read_address, show, table_of
 
 Hook: TypeAlias = Callable[[Any, Any], Any]
@@ -42,6 +42,7 @@ def _converter() -> Converter:
     converter.register_structure_hook_factory(_is_optional_table, _optional_table_hook)
     converter.register_structure_hook_func(lambda kind: kind in (Address, Address | None), _address)
     converter.register_structure_hook_func(lambda kind: kind == TrustedPeer, _trusted_peer)
+    converter.register_structure_hook_func(lambda kind: kind == Workers, _as_it_is)
     return converter
 
 

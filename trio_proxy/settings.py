@@ -39,7 +39,12 @@ from trio_proxy.settings_upstreams import (
 #: What nginx's client_max_body_size can hold (a signed 64-bit ``off_t``).
 MAX_BODY_BYTES = 2**63 - 1
 
+#: More processes than this are a slip of the pen; the largest machines have as many cores.
+MAX_WORKERS = 1024
+
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+#: How many processes serve; "auto" is one for each core that the process may use.
+Workers: TypeAlias = int | Literal["auto"]
 #: A network whose forwarding fields are believed; "unix" is every client of a unix-socket listener.
 TrustedPeer: TypeAlias = IPv4Network | IPv6Network | Literal["unix"]
 
@@ -100,6 +105,12 @@ class Limits(Table):
             yield SettingError(
                 "max_target_bytes", wrong, f"expected at most max_head_bytes, {head}"
             )
+
+
+def _workers(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    if value != "auto" and not (type(value) is int and 1 <= value <= MAX_WORKERS):
+        expected = f'expected an integer from 1 to {MAX_WORKERS}, or "auto"'
+        raise SettingError(key.name, f"is {show(value)}", expected)
 
 
 def _trusted_peer(_: object, key: attrs.Attribute[Any], value: object) -> None:
@@ -169,6 +180,8 @@ class Settings(Table):
     #: Where ``GET /metrics`` is answered; None for nowhere.
     metrics_listen: Address | None = field(default=None, validator=optional(check.address))
     pid_file: str | None = field(default=None, validator=optional(check.path))
+    #: Of the program; `trio_proxy.open_proxy` is always in the one process that it is called in.
+    workers: Workers = field(default=1, validator=_workers)
     upstreams: tuple[UpstreamSettings, ...] = field(
         validator=check.tuple_of(check.instance_of(UpstreamSettings), at_least_one="upstream"),
         metadata={"expected": "expected at least one [[upstreams]] table"},

@@ -10,8 +10,7 @@ from itertools import product
 from processes import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 
-from trio_proxy.telemetry.metrics import build_registry, render
-from trio_proxy.telemetry.stats import Stats
+from trio_proxy.telemetry.metrics import WorkersCollector, registry_of, render
 
 #: What differs from run to run: what is left out, durations and sizes, how a socket fails.
 _CHANGING = re.compile(
@@ -47,12 +46,13 @@ def blocks(language: str, text: str) -> list[str]:
 
 def metric_labels() -> dict[str, set[str]]:
     """Every sample, and every histogram, with the names of its labels."""
-    stats = Stats()
+    collector = WorkersCollector()
+    stats = collector.stats
     upstream = stats.upstream("127.0.0.1:9001")
     upstream.breaker = "closed"
     stats.queue_length["default"] = 0
     stats.retried("503")
-    body, _ = render(build_registry(stats), "text/plain")
+    body, _ = render(registry_of(collector), "text/plain")
     labels: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(body.decode()):
         for sample in family.samples:

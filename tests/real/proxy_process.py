@@ -133,12 +133,15 @@ def config_text(
     listen: Sequence[str] = ("127.0.0.1:0",),
     metrics: bool = True,
     pid_file: str | None = None,
+    workers: int | str = 1,
     **tables: Mapping[str, Any],
 ) -> str:
     """A configuration. An upstream is a port of 127.0.0.1, ``unix:/path`` or ``name:port``."""
     lines = [f"listen = {json.dumps(list(listen))}"]
     if metrics:
         lines.append('metrics_listen = "127.0.0.1:0"')
+    if workers != 1:
+        lines.append(f"workers = {json.dumps(workers)}")
     if pid_file is not None:
         lines.append(f"pid_file = {json.dumps(pid_file)}")
     for upstream in upstreams:

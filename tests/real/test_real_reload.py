@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from processes import DEADLINE, echo_on_port, wait_until
 from proxy_process import ProxyProcess, config_text, running_proxy
 from rawhttp import RawClient, connect, get, request
+from traffic import Traffic
 from upstreams import Handler, ScriptedUpstream, UpstreamConnection
 from websockets.sync.client import connect as connect_websocket
 
@@ -199,33 +199,6 @@ def test_open_websocket_survives(tmp_path: Path, echo_port: int) -> None:
                 proxy.reload()
                 websocket.send(f"after reload {number}")
                 assert websocket.recv(DEADLINE) == f"after reload {number}"
-
-
-class Traffic:
-    """A loop in a thread that asks again and again, and counts what goes wrong."""
-
-    def __init__(self, ask: Callable[[], None]) -> None:
-        self.asked = 0
-        self.failures: list[str] = []
-        self._ask = ask
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._ask()
-            except (OSError, EOFError, AssertionError) as exc:
-                self.failures.append(repr(exc))
-            self.asked += 1
-
-    def __enter__(self) -> Traffic:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def reload_under_traffic(tmp_path: Path, ports: tuple[int, int], reloads: int) -> None:

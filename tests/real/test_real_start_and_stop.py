@@ -33,10 +33,10 @@ def ignores_hangups(pid: int) -> bool:
 
 
 @contextmanager
-def starting(tmp_path: Path, delay: float) -> Iterator[ProxyProcess]:
+def starting(tmp_path: Path, delay: float, workers: int = 1) -> Iterator[ProxyProcess]:
     """A process that many seconds into its start."""
     path = tmp_path / "proxy.toml"
-    path.write_text(config_text([1], metrics=False))
+    path.write_text(config_text([1], metrics=False, workers=workers))
     with ProxyProcess("run", path, cwd=tmp_path) as proxy:
         wait_until(lambda: ignores_hangups(proxy.pid), "the program begins")
         time.sleep(delay)

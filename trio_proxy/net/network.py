@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import trio
 
 from trio_proxy.addresses import Address, TcpAddress, UnixAddress
-from trio_proxy.net import sockets
+from trio_proxy.net import listeners, sockets
 from trio_proxy.net.dns import NameServers
 from trio_proxy.net.peerwatch import PeerWatch, new_peer_watch
 from trio_proxy.net.resolver import Resolver
@@ -53,10 +53,14 @@ class SocketNetwork:
         self._watch.close()
 
     async def listen(self, address: Address) -> Listener:
-        if isinstance(address, TcpAddress) and not _is_ip_literal(address.host):
-            hosts = await self._system.resolve(address.host)
-            address = TcpAddress(hosts[0], address.port)
-        return sockets.bind(address, self._watch)
+        return listeners.bind(await self.literal(address), self._watch)
+
+    async def literal(self, address: Address) -> Address:
+        """An address to listen on, with its host name looked up."""
+        if isinstance(address, UnixAddress) or _is_ip_literal(address.host):
+            return address
+        hosts = await self._system.resolve(address.host)
+        return TcpAddress(hosts[0], address.port)
 
     async def dial(self, address: Address) -> Stream:
         """Connect. Raises OSError: `LookupFailed` if the name has no address."""

@@ -1,34 +1,20 @@
-"""Streams and listeners on real sockets, TCP and unix."""
+"""Streams on real sockets, TCP and unix."""
 
 from __future__ import annotations
 
 import array
 import contextlib
-import errno
 import fcntl
-import os
 import select
 import socket
-import stat
 import struct
 import termios
 
 import trio
 
-from trio_proxy.addresses import Address, TcpAddress, UnixAddress
+from trio_proxy.addresses import Address, UnixAddress
 from trio_proxy.net.peerwatch import PeerWatch
 from trio_proxy.net.streams import HangupCallback
-
-#: What an operating system calls "no connection waiting", or "it went away again" (accept(2)).
-_ACCEPT_AGAIN = frozenset(
-    (errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM)
-)
-
-#: Everybody who can reach the path may connect, as with nginx; the folder's mode says who can.
-UNIX_SOCKET_MODE = 0o666
-
-#: Connections that wait in the kernel to be accepted; the kernel caps it at net.core.somaxconn.
-BACKLOG = 4096
 
 
 class SocketStream:
@@ -153,98 +139,8 @@ def stream_of(sock: socket.socket, watch: PeerWatch) -> SocketStream:
     return SocketStream(sock, host.removeprefix("::ffff:").partition("%")[0], watch)
 
 
-class SocketListener:
-    """A listening socket as a `Listener`. A unix socket's file goes with it."""
-
-    def __init__(self, sock: socket.socket, address: Address, watch: PeerWatch) -> None:
-        self._socket = sock
-        self._watch = watch
-        self._inode = os.stat(address.path).st_ino if isinstance(address, UnixAddress) else 0
-        self.address = address
-
-    async def wait_readable(self) -> None:
-        self._check_open()
-        await trio.lowlevel.wait_readable(self._socket)
-
-    def _check_open(self) -> None:
-        if self._socket.fileno() < 0:
-            raise trio.ClosedResourceError("this listener was closed")
-
-    def accept_nowait(self) -> SocketStream | None:
-        self._check_open()
-        try:
-            sock, _ = self._socket.accept()
-        except OSError as exc:
-            if exc.errno in _ACCEPT_AGAIN:
-                return None
-            raise
-        try:
-            return stream_of(sock, self._watch)
-        except OSError as exc:
-            sock.close()
-            if exc.errno == errno.ENOTCONN:
-                return None
-            raise
-
-    def close(self) -> None:
-        if self._socket.fileno() < 0:
-            return
-        trio.lowlevel.notify_closing(self._socket)
-        self._socket.close()
-        if isinstance(self.address, UnixAddress):
-            with contextlib.suppress(OSError):
-                # A successor may have put its own socket in this place.
-                if os.stat(self.address.path).st_ino == self._inode:
-                    os.unlink(self.address.path)
-
-
-def bind(address: Address, watch: PeerWatch) -> SocketListener:
-    """Bind and listen. Raises OSError with the address in it (taken, not ours, no permission)."""
-    family, where = family_and_sockaddr(address)
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if isinstance(address, UnixAddress):
-            _remove_stale_socket(address.path)
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(where)
-        if isinstance(address, UnixAddress):
-            os.chmod(address.path, UNIX_SOCKET_MODE)
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-        if isinstance(address, TcpAddress):
-            address = TcpAddress(address.host, sock.getsockname()[1])
-        return SocketListener(sock, address, watch)
-    except OSError as exc:
-        sock.close()
-        text = exc.strerror or str(exc)
-        raise OSError(exc.errno, f"cannot listen on {address}: {text}") from exc
-
-
 def family_and_sockaddr(address: Address) -> tuple[int, str | tuple[str, int]]:
     if isinstance(address, UnixAddress):
         return socket.AF_UNIX, address.path
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     return family, (address.host, address.port)
-
-
-def _remove_stale_socket(path: str) -> None:
-    """Remove a socket file that nobody listens on, as a killed predecessor leaves it.
-
-    Raises OSError (EADDRINUSE) if somebody does; a file that is no socket is left to bind's error.
-    """
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-    except OSError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        else:
-            raise OSError(errno.EADDRINUSE, "Address already in use")

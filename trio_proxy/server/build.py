@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trio_proxy.contract import Handler
 from trio_proxy.forwarding import HeaderRules
 from trio_proxy.front.service import Plan
-from trio_proxy.handlers.metrics import MetricsHandler
 from trio_proxy.handlers.proxy import ProxyHandler
 from trio_proxy.policy.breaker import BreakerRules
 from trio_proxy.policy.retry import RetryRules
@@ -161,7 +161,7 @@ def proxy_plan(settings: Settings, cluster: Cluster, limits: RateLimits) -> Plan
 METRICS_WAIT_SECONDS = 10.0
 
 
-def metrics_plan(settings: Settings, handler: MetricsHandler) -> Plan:
+def metrics_plan(settings: Settings, handler: Handler) -> Plan:
     """The metrics port: as strict, with short deadlines, and no request bodies to speak of."""
     budgets = wait_budgets(settings)
     seconds = {name: min(length, METRICS_WAIT_SECONDS) for name, length in budgets.items()}

@@ -14,7 +14,8 @@ from trio_proxy.handlers.echo import EchoHandler
 from trio_proxy.net.network import SocketNetwork
 from trio_proxy.server.acceptor import Acceptor
 from trio_proxy.server.build import wait_budgets
-from trio_proxy.server.proxy import Proxy, Unobserved
+from trio_proxy.server.metrics_port import Unobserved
+from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.run import serve
 from trio_proxy.settings import Settings, Timeouts
 from trio_proxy.settings_upstreams import UpstreamSettings

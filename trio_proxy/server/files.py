@@ -24,7 +24,7 @@ def fit_to_open_files(settings: Settings) -> Settings:
     upstream connection: a proxy that accepts everybody and can dial nobody serves nobody.
     """
     wanted = files_wanted(settings)
-    allowed = _raise_soft_limit(wanted)
+    allowed = raise_soft_limit(wanted)
     if allowed >= wanted:
         return settings
     clients = max(1, (allowed - min(SPARE_FILES, allowed // 2)) // 2)
@@ -49,7 +49,7 @@ def files_wanted(settings: Settings) -> int:
     return limits.max_client_conns + sum(per_upstream) + SPARE_FILES
 
 
-def _raise_soft_limit(wanted: int) -> int:
+def raise_soft_limit(wanted: int) -> int:
     """Move the soft limit towards ``wanted``; the limit that is in force then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:

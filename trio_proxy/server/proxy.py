@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -22,7 +22,8 @@ from trio_proxy.net.network import SocketNetwork
 from trio_proxy.net.streams import Listener, Network
 from trio_proxy.server import build
 from trio_proxy.server.acceptor import Acceptor
-from trio_proxy.server.listeners import Change, Listeners
+from trio_proxy.server.listeners import Change, Listeners, shown
+from trio_proxy.server.metrics_port import MetricsPort
 from trio_proxy.server.ratelimits import RateLimits
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
@@ -33,9 +34,6 @@ from trio_proxy.upstream.cluster import Cluster
 from trio_proxy.upstream.keeper import Keeper
 
 log = logging.getLogger("trio_proxy.server")
-
-#: Connections of scrapers; they do not compete with clients for theirs.
-MAX_METRICS_CONNS = 64
 
 #: What exchanges that a drain cuts off have to say so, in seconds.
 CUT_SECONDS = 1.0
@@ -57,31 +55,25 @@ class Telemetry:
             self.on_exchange(exchange)
 
 
-class Unobserved:
-    """The metrics port does not count itself."""
-
-    def connection_opened(self) -> None: ...
-
-    def connection_closed(self) -> None: ...
-
-    def request_started(self) -> None: ...
-
-    def exchange_ended(self, exchange: Exchange) -> None: ...
-
-
 class Proxy:
-    """One proxy in one event loop; made by `open_proxy`."""
+    """One proxy in one event loop; made by `open_proxy`.
+
+    ``announce`` is told with what format and values the log says where it listens.
+    """
 
     def __init__(
-        self, settings: Settings, network: Network, on_exchange: Callable[[Exchange], None] | None
+        self,
+        settings: Settings,
+        network: Network,
+        on_exchange: Callable[[Exchange], None] | None,
+        announce: Callable[..., None] = log.info,
     ) -> None:
         self.settings = settings
         self.stats = Stats()
         self._network = network
         self._on_exchange = on_exchange
+        self._announce = announce
         self._listeners = Listeners(network)
-        self._fresh: list[Listener] = []
-        self._metrics_listener: Listener | None = None
         access = on_exchange if settings.logging.access else None
         self._telemetry = Telemetry(self.stats, access)
         self.cluster = Cluster(
@@ -98,12 +90,10 @@ class Proxy:
         self.client_limiter = trio.CapacityLimiter(settings.limits.max_client_conns)
         registry = build_registry(self.stats)
         handler = MetricsHandler(functools.partial(render, registry))
-        self._metrics_service = Service(build.metrics_plan(settings, handler), Unobserved())
-        self._metrics_handler = handler
+        self._metrics_port = MetricsPort(network, settings, handler)
         self._reloading = trio.Lock()
         self._background: trio.Nursery
         self._acceptor: Acceptor
-        self._metrics_acceptor: Acceptor
 
     def __repr__(self) -> str:
         clients = len(self.service.connections)
@@ -131,7 +121,12 @@ class Proxy:
     @property
     def metrics_address(self) -> Address | None:
         """Where ``/metrics`` is served, or None."""
-        return self._metrics_listener.address if self._metrics_listener else None
+        return self._metrics_port.address
+
+    @property
+    def clients(self) -> str:
+        """How many there are, in words."""
+        return f"{len(self.service.connections)} client connections"
 
     # Start.
 
@@ -143,38 +138,31 @@ class Proxy:
         self._rate_limits.apply(self.settings.rate_limit, redis)
         self.service.plan = build.proxy_plan(self.settings, self.cluster, self._rate_limits)
         change = await self._listeners.prepare(self.settings.listen)
-        self._fresh, _ = self._listeners.swap(self.settings.listen, change)
+        self._listeners.swap(change)
         try:
-            if self.settings.metrics_listen is not None:
-                self._metrics_listener = await self._network.listen(self.settings.metrics_listen)
+            metrics_change = await self._metrics_port.prepare(self.settings)
         except BaseException:
             self.close_listeners()
             raise
+        self._metrics_port.swap(self.settings, metrics_change)
 
     def start(self, background: trio.Nursery, connections: trio.Nursery) -> None:
         """Begin to serve what was bound."""
         self._background = background
         self._acceptor = Acceptor(self.service, self.client_limiter, connections)
-        self._metrics_acceptor = Acceptor(
-            self._metrics_service,
-            trio.CapacityLimiter(MAX_METRICS_CONNS),
-            background,
-            limit_name="connections to the metrics port",
-        )
         background.start_soon(self._keeper.run)
         self._rate_limits.start(background)
-        for listener in self._fresh:
+        for listener in self._listeners.bound:
             self._serve(listener)
-        if self._metrics_listener is not None:
-            self._serve_metrics(self._metrics_listener)
+        self._metrics_port.start(background)
 
     def _serve(self, listener: Listener) -> None:
-        self._background.start_soon(self._acceptor.run, listener)
-        log.info("listening on %s", _shown(listener.address))
+        self.serve_too(listener)
+        self._announce("listening on %s", shown(listener.address))
 
-    def _serve_metrics(self, listener: Listener) -> None:
-        self._background.start_soon(self._metrics_acceptor.run, listener)
-        log.info("metrics on %s/metrics", _shown(listener.address))
+    def serve_too(self, listener: Listener) -> None:
+        """Serve what is not among `addresses`; whoever made it closes it, before a `drain`."""
+        self._background.start_soon(self._acceptor.run, listener)
 
     # Reload.
 
@@ -204,42 +192,29 @@ class Proxy:
         found = await self.cluster.look_up(plan)
         redis = await self._rate_limits.prepare(settings.rate_limit)
         change = await self._listeners.prepare(settings.listen)
-        fresh_metrics: Listener | None = None
-        same = (self.settings.metrics_listen, self.metrics_address)
-        metrics_moved = settings.metrics_listen not in same
         try:
-            if metrics_moved and settings.metrics_listen is not None:
-                fresh_metrics = await self._network.listen(settings.metrics_listen)
+            metrics_change = await self._metrics_port.prepare(settings)
         except BaseException:
             change.abandon()
             raise
         self.cluster.apply(plan, found)
         self._rate_limits.apply(settings.rate_limit, redis)
         self._swap(settings)
-        self._swap_listeners(settings, change)
-        if metrics_moved:
-            self._swap_metrics_listener(fresh_metrics)
+        self._metrics_port.swap(settings, metrics_change)
+        self._swap_listeners(change)
+        self._metrics_port.serve(metrics_change)
 
     def _swap(self, settings: Settings) -> None:
         self.settings = settings
         self.service.plan = build.proxy_plan(settings, self.cluster, self._rate_limits)
-        self._metrics_service.plan = build.metrics_plan(settings, self._metrics_handler)
         self.client_limiter.total_tokens = settings.limits.max_client_conns
         self._telemetry.on_exchange = self._on_exchange if settings.logging.access else None
 
-    def _swap_listeners(self, settings: Settings, change: Change) -> None:
-        fresh, gone = self._listeners.swap(settings.listen, change)
-        for address in gone:
-            log.info("no longer listening on %s", _shown(address))
-        for listener in fresh:
+    def _swap_listeners(self, change: Change[Listener]) -> None:
+        for address in self._listeners.swap(change):
+            self._announce("no longer listening on %s", shown(address))
+        for listener in change.fresh:
             self._serve(listener)
-
-    def _swap_metrics_listener(self, fresh: Listener | None) -> None:
-        if self._metrics_listener is not None:
-            self._metrics_listener.close()
-        self._metrics_listener = fresh
-        if fresh is not None:
-            self._serve_metrics(fresh)
 
     # Stop.
 
@@ -271,8 +246,7 @@ class Proxy:
     def close_listeners(self) -> None:
         """Close every listener; at the end of a stop or of a failed start."""
         self._listeners.close()
-        if self._metrics_listener is not None:
-            self._metrics_listener.close()
+        self._metrics_port.close()
 
 
 def check_settings(settings: object) -> None:
@@ -280,10 +254,6 @@ def check_settings(settings: object) -> None:
     if not isinstance(settings, Settings):
         kind = type(settings).__name__
         raise TypeError(f"expected trio_proxy.Settings, got {kind}; trio_proxy.load_file reads one")
-
-
-def _shown(address: Address) -> str:
-    return f"http://{address}" if isinstance(address, TcpAddress) else str(address)
 
 
 @asynccontextmanager
@@ -298,8 +268,8 @@ async def open_proxy(
     Leaving the block normally drains the proxy; an exception or a cancellation stops it at once.
     ``network`` replaces the operating system's (see `trio_proxy.testing.SimNet`); its ``run`` is
     then the caller's business. ``on_exchange`` is called with each ended exchange, instead of an
-    access log through the logger ``trio_proxy.access``. Raises OSError if an address cannot be
-    bound.
+    access log through the logger ``trio_proxy.access``. ``settings.workers`` is for the program:
+    here it is one event loop in any case. Raises OSError if an address cannot be bound.
     """
     check_settings(settings)
     own_network = SocketNetwork(nameservers=settings.dns.nameservers) if network is None else None
@@ -308,18 +278,33 @@ async def open_proxy(
         writer = LogWriter(LoggingSink())
         on_exchange = writer.put
     proxy = Proxy(settings, own_network or network, on_exchange)  # type: ignore[arg-type]
+    helpers = [each.run for each in (own_network, writer) if each is not None]
+    try:
+        async with serving(proxy, *helpers):
+            yield proxy
+    finally:
+        if writer is not None:
+            await writer.flush()
+        if own_network is not None:
+            own_network.close()
+
+
+@asynccontextmanager
+async def serving(proxy: Proxy, *helpers: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Bind, and serve for as long as the block lasts; ``helpers`` are tasks that outlast a drain.
+
+    See `open_proxy`.
+    """
     failure: BaseException | None = None
     try:
         await proxy.bind()
         async with trio.open_nursery() as background:
-            if own_network is not None:
-                background.start_soon(own_network.run)
-            if writer is not None:
-                background.start_soon(writer.run)
+            for helper in helpers:
+                background.start_soon(helper)
             async with trio.open_nursery() as connections:
                 proxy.start(background, connections)
                 try:
-                    yield proxy
+                    yield
                     await proxy.drain()
                 except BaseException as exc:  # noqa: BLE001 - raised again below
                     # Kept out of the nurseries, so that the caller gets it back as it was raised.
@@ -332,7 +317,3 @@ async def open_proxy(
     finally:
         proxy.close_listeners()
         proxy.cluster.close_idle()
-        if writer is not None:
-            await writer.flush()
-        if own_network is not None:
-            own_network.close()

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
 from trio_proxy.config import ConfigError
-from trio_proxy.server.files import fit_to_open_files
-from trio_proxy.server.proxy import Proxy
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry import logwriter
 from trio_proxy.telemetry.logwriter import LogWriter
+from trio_proxy.telemetry.stats import Stats
 
 log = logging.getLogger("trio_proxy.server")
 
 #: How long reading and checking the configuration may take (a file on a network that is away).
 READ_SECONDS = 10.0
+
+
+#: What is made once, before anybody is served.
+FIXED = ("pid_file", "workers")
+
+
+class Reloadable(Protocol):
+    """What takes new settings: a proxy, or those that many workers are."""
+
+    settings: Settings
+    stats: Stats
+
+    async def reload(self, settings: Settings) -> None:
+        """All or nothing. Raises OSError, and then nothing has changed."""
+        ...
 
 
 class Reloader:
@@ -28,9 +43,9 @@ class Reloader:
     """
 
     def __init__(
-        self, proxy: Proxy, source: str, load: Callable[[], Settings], writer: LogWriter
+        self, server: Reloadable, source: str, load: Callable[[], Settings], writer: LogWriter
     ) -> None:
-        self._proxy = proxy
+        self._server = server
         self._source = source
         self._load = load
         self._writer = writer
@@ -56,9 +71,10 @@ class Reloader:
     async def _reload(self) -> None:
         try:
             settings = await self._read()
-            if settings.pid_file != self._proxy.settings.pid_file:
-                log.warning("pid_file: a change takes effect at the next start")
-            await self._proxy.reload(fit_to_open_files(settings))
+            for key in FIXED:
+                if getattr(settings, key) != getattr(self._server.settings, key):
+                    log.warning("%s: a change takes effect at the next start", key)
+            await self._server.reload(settings)
         except ConfigError as exc:
             self._refused(*map(str, exc.problems))
         except OSError as exc:
@@ -66,7 +82,7 @@ class Reloader:
         else:
             logwriter.set_level(settings.logging.level)
             self._writer.set_format(settings.logging.format)
-            self._proxy.stats.config_reloaded(ok=True)
+            self._server.stats.config_reloaded(ok=True)
             level = settings.logging.level
             log.info("Config reloaded from %s (logging level=%s)", self._source, level)
 
@@ -81,4 +97,4 @@ class Reloader:
         """Everything stays as it is, and the log says why."""
         for reason in reasons:
             log.error("reload refused: %s", reason)
-        self._proxy.stats.config_reloaded(ok=False)
+        self._server.stats.config_reloaded(ok=False)

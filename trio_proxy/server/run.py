@@ -1,4 +1,4 @@
-"""A proxy as a process: signals, pid file, log."""
+"""A server as a process: signals, pid file, log."""
 
 from __future__ import annotations
 
@@ -7,17 +7,35 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import trio
 
 from trio_proxy.server.files import fit_to_open_files
 from trio_proxy.server.proxy import Proxy, open_proxy
-from trio_proxy.server.reload import Reloader
+from trio_proxy.server.reload import Reloadable, Reloader
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
 
 log = logging.getLogger("trio_proxy.server")
+
+
+class Server(Reloadable, Protocol):
+    """What a process serves with: a proxy, or the supervisor of many."""
+
+    @property
+    def clients(self) -> str:
+        """Whom a drain waits for, in words."""
+        ...
+
+    async def drain(self) -> None:
+        """Stop accepting, and return when all that is under way has ended, or its time is over."""
+        ...
+
+
+S = TypeVar("S", bound=Server)
 
 
 async def serve(
@@ -27,6 +45,25 @@ async def serve(
     load: Callable[[], Settings],
     writer: LogWriter,
     started: Callable[[Proxy], None] = lambda proxy: None,
+) -> None:
+    """Serve in this process; see `attend`."""
+    fitting = fit_to_open_files(settings)
+    await attend(
+        open_proxy(fitting, on_exchange=writer.put),
+        source=source,
+        load=lambda: fit_to_open_files(load()),
+        writer=writer,
+        started=started,
+    )
+
+
+async def attend(
+    opening: AbstractAsyncContextManager[S],
+    *,
+    source: str,
+    load: Callable[[], Settings],
+    writer: LogWriter,
+    started: Callable[[S], None] = lambda server: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, and then drain; a second one stops at once. SIGHUP reloads.
 
@@ -38,19 +75,19 @@ async def serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.run)
             try:
-                settings = fit_to_open_files(settings)
-                async with open_proxy(settings, on_exchange=writer.put) as proxy:
-                    with _pid_file(settings.pid_file):
+                async with opening as server:
+                    writer.count_in(server.stats)
+                    with _pid_file(server.settings.pid_file):
                         log.info("started from %s (pid %d)", source, os.getpid())
-                        started(proxy)
-                        await _obey(signals, proxy, Reloader(proxy, source, load, writer))
+                        started(server)
+                        await _obey(signals, server, Reloader(server, source, load, writer))
                 log.info("stopped")
             finally:
                 await writer.flush()
             nursery.cancel_scope.cancel()
 
 
-async def _obey(signals: AsyncIterator[int], proxy: Proxy, reloader: Reloader) -> None:
+async def _obey(signals: AsyncIterator[int], server: Server, reloader: Reloader) -> None:
     """Follow signals to the end of the drain that the first SIGTERM or SIGINT begins."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reloader.run)
@@ -59,11 +96,10 @@ async def _obey(signals: AsyncIterator[int], proxy: Proxy, reloader: Reloader) -
                 break
             reloader.ask()
         nursery.cancel_scope.cancel()
-    clients = len(proxy.service.connections)
-    log.info("%s: draining %d client connections", signal.Signals(number).name, clients)
+    log.info("%s: draining %s", signal.Signals(number).name, server.clients)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_at_next, signals, nursery.cancel_scope)
-        await proxy.drain()
+        await server.drain()
         nursery.cancel_scope.cancel()
 
 

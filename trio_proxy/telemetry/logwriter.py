@@ -79,6 +79,11 @@ class LogWriter:
         """``text`` or ``json`` from the next batch on. Raises ValueError for anything else."""
         self.style = LogFormat(format)
 
+    def count_in(self, stats: Stats) -> None:
+        """Count dropped records there from now on, and those that were dropped before."""
+        stats.log_lines_dropped += self.dropped
+        self._stats = stats
+
     def put(self, record: Record) -> None:
         """Queue a record, or drop it when the queue is full. An exchange must have ended."""
         if len(self._queue) >= self._limit:
@@ -192,31 +197,39 @@ def _without_frames(exchange: Exchange, error: ProxyError) -> Exchange:
 
 
 class WriterHandler(logging.Handler):
-    """Hands the records of stdlib loggers to a `LogWriter`, from whatever thread they come."""
+    """Hands the records of stdlib loggers to a `LogWriter`, from whatever thread they come.
 
-    def __init__(self, writer: LogWriter) -> None:
+    ``prefix`` is put before each message.
+    """
+
+    def __init__(self, writer: LogWriter, prefix: str = "") -> None:
         super().__init__()
         self.writer = writer
+        self._prefix = prefix
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             frozen = freeze(record)
+            frozen.msg = self._prefix + frozen.msg
         except Exception:  # noqa: BLE001 - logging's custom: a bad log call is shown, not raised
             self.handleError(record)
         else:
             self.writer.put_soon(frozen)
 
 
-def configure(writer: LogWriter, level: str = "info", format: str = "text") -> None:
+def configure(
+    writer: LogWriter, level: str = "info", format: str = "text", prefix: str = ""
+) -> None:
     """Send all of ``trio_proxy.*`` through the writer: for a process that the proxy owns.
 
-    Raises ValueError for an unknown level or format. Undone by `unconfigure`.
+    ``prefix`` says whose messages they are; access lines have none. Raises ValueError for an
+    unknown level or format. Undone by `unconfigure`.
     """
     writer.set_format(format)
     set_level(level)
     unconfigure(keep_level=True)
     logger = logging.getLogger(ROOT_LOGGER)
-    logger.addHandler(WriterHandler(writer))
+    logger.addHandler(WriterHandler(writer, prefix))
     logger.propagate = False
 
 

@@ -19,8 +19,10 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from trio_proxy.telemetry.stats import Stats
+
 if TYPE_CHECKING:
-    from trio_proxy.telemetry.stats import Histogram, Stats, UpstreamStats
+    from trio_proxy.telemetry.stats import Histogram, UpstreamStats
 
 #: Status classes shown even at 0. 1xx (an accepted upgrade) joins them once there is one.
 STATUS_CLASSES = (2, 3, 4, 5)
@@ -31,10 +33,15 @@ BREAKER_STATES = ("closed", "open", "half_open")
 
 def build_registry(stats: Stats) -> CollectorRegistry:
     """A registry of its own, so that an application that embeds the proxy keeps its global one."""
+    return registry_of(StatsCollector(stats))
+
+
+def registry_of(collector: Collector) -> CollectorRegistry:
+    """A registry with what the collector has to tell, and what there is of this process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(StatsCollector(stats))
+    registry.register(collector)
     return registry
 
 
@@ -186,6 +193,20 @@ class StatsCollector(Collector):
             for result, count in one.checks.items():  # its keys never change
                 checks.add_metric([name, result], count)
         return requests, errors, duration, connections, up, draining, weight, breaker, checks
+
+
+class WorkersCollector(Collector):
+    """Shows the sums over several workers, which the event loop puts here for each scrape."""
+
+    def __init__(self) -> None:
+        self.stats = Stats()
+        self.running = 0
+        self.restarts = 0
+
+    def collect(self) -> Iterator[Metric]:
+        yield from StatsCollector(self.stats).collect()
+        yield GaugeMetricFamily("proxy_workers", "Worker processes that serve.", self.running)
+        yield _counter("proxy_worker_restarts", "Workers started anew.", self.restarts)
 
 
 def _counter(name: str, text: str, value: int) -> Metric:

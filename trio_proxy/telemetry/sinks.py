@@ -5,12 +5,14 @@ A sink may block. It never raises: it answers how many of the records are lost.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import select
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TextIO, TypeAlias
 
 from trio_proxy.lifecycle import Exchange
@@ -36,15 +38,20 @@ class StreamSink:
     A stream with a file descriptor is written past its buffer: a thread stuck in a full pipe would
     hold the buffer's lock, and the interpreter aborts at exit when it cannot take that. A reader
     that went away (EPIPE) or a full disk (ENOSPC) loses lines and is tried again with the next.
+
+    ``is_shared``: other processes have such a sink on the same stream.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, is_shared: bool = False) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._torn = False
+        self._takes_turns = False
         try:
             self._stream.flush()
             self._fd = self._stream.fileno()
-            self._whole = stat.S_ISREG(os.fstat(self._fd).st_mode)
+            mode = os.fstat(self._fd).st_mode
+            self._whole = stat.S_ISREG(mode)
+            self._takes_turns = is_shared and stat.S_ISFIFO(mode)
         except (OSError, ValueError):  # io.UnsupportedOperation is both: a stream in memory
             self._fd, self._whole = -1, True
 
@@ -65,7 +72,27 @@ class StreamSink:
             self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
             self._stream.flush()
         else:
-            self._write_all(text.encode("utf-8", "backslashreplace"))
+            with self._turn():
+                self._write_all(text.encode("utf-8", "backslashreplace"))
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Keep the other processes from writing into a pipe.
+
+        A line of more than `ATOMIC_WRITE_BYTES`, which the target of a request can make, could get
+        another's into its middle: what is left of it would then look like a line, of a client's
+        making. The lock belongs to the process (fcntl(2)), so it goes with it, however it ends.
+        """
+        if not self._takes_turns:
+            yield
+            return
+        with contextlib.suppress(OSError):  # no lock to be had: as good as it gets
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
     def _write_all(self, data: bytes) -> None:
         """Block until all is written. Raises OSError (EPIPE, ENOSPC, EIO), perhaps after a part."""
