@@ -77,8 +77,7 @@ class ClientBody:
         """Bytes of a body of known length, past the wire's buffer."""
         buffer = self._buffer[: self._wire.remaining]
         while (size := self._stream.receive_into_nowait(buffer)) is None:
-            watchdog.arm(wait)
-            await self._stream.wait_readable()
+            await watchdog.wait_readable(self._stream, wait)
         if not size:
             raise self._gone(f"{self._wire.remaining} bytes of the body are missing")
         self._wire.count_bypassed(size)

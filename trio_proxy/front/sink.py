@@ -146,7 +146,7 @@ class H1Sink:
         head.fields = [*head.fields, *self._extra_beside(head.fields)]
         await self._send(self._wire.encode_interim(head))
         self.watchdog.deadlines.stop_total()
-        self.watchdog.scope.deadline = math.inf
+        self.watchdog.due = math.inf
         leftover = self._wire.take_leftover()
         self._exchange.bytes_received -= len(leftover)  # the tunnel counts what it carries
         return self._stream, leftover

@@ -95,10 +95,13 @@ class Proxy:
         self._rate_limits = RateLimits()
         plan = build.proxy_plan(settings, self.cluster, self._rate_limits)
         self.service = Service(plan, self._telemetry)
+        timers = self.service.timers
         self.client_limiter = trio.CapacityLimiter(settings.limits.max_client_conns)
         registry = build_registry(self.stats)
         handler = MetricsHandler(functools.partial(render, registry))
-        self._metrics_service = Service(build.metrics_plan(settings, handler), Unobserved())
+        self._metrics_service = Service(
+            build.metrics_plan(settings, handler), Unobserved(), timers
+        )
         self._metrics_handler = handler
         self._reloading = trio.Lock()
         self._background: trio.Nursery
@@ -161,6 +164,7 @@ class Proxy:
             background,
             limit_name="connections to the metrics port",
         )
+        background.start_soon(self.service.timers.run)
         background.start_soon(self._keeper.run)
         self._rate_limits.start(background)
         for listener in self._fresh:

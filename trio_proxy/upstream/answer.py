@@ -61,8 +61,7 @@ class UpstreamReader:
         self._waiting = True
         try:
             while (size := stream.receive_into_nowait(buffer)) is None:
-                self._watchdog.arm(self._wait())
-                await stream.wait_readable()
+                await self._watchdog.wait_readable(stream, self._wait())
         finally:
             self._waiting = False
         return size

@@ -69,6 +69,9 @@ class Lease:
             stream = await self._cluster.directory.network.dial(self.upstream.address)
         except OSError as exc:
             raise _dial_error(exc) from exc
+        if trio.current_time() >= self._watchdog.due:
+            stream.close()
+            await self._watchdog.too_late()
         self.connection.opened(stream)
 
     def start_afresh(self) -> None:

@@ -97,9 +97,9 @@ class Queue:
         holder.watchdog.arm("queue")
         try:
             await waiter.event.wait()
-            if holder.watchdog.is_over:
+            if holder.watchdog.is_over or trio.current_time() >= holder.watchdog.due:
                 # Granted in the very moment in which its time was up: too late.
-                await trio.lowlevel.checkpoint()
+                await holder.watchdog.too_late()
         except BaseException:
             if waiter in self._waiters:
                 self._remove(waiter)

@@ -38,7 +38,7 @@ class Upload:
         self._wire = wire
         self._stream = stream
         self._main = main
-        self._watchdog = Watchdog(main.deadlines)
+        self._watchdog = Watchdog(main.deadlines, main.timers)
         self._encode_end = encode_end
         self._on_change = on_change
         self._stopped = False
@@ -54,12 +54,12 @@ class Upload:
     async def run(self, unsent: bytes, ended: bool) -> None:
         """Send ``unsent``, and then the rest of the body unless it ``ended`` with that."""
         try:
-            with self._watchdog.scope:
+            with self._watchdog:
                 await send_all(self._stream, unsent, self._watchdog, "write")
                 if not ended:
                     await self._relay()
                 self.complete = True
-            if self._watchdog.scope.cancelled_caught and not self._stopped:
+            if self._watchdog.was_cancelled and not self._stopped:
                 self._out_of_time()
         except ProxyError as exc:
             self._main.abort(exc)
@@ -120,4 +120,4 @@ class Upload:
         """Cancel the rest; `done` is set soon after. Who was out of time by then still says so."""
         if not self._watchdog.is_over:
             self._stopped = True
-        self._watchdog.scope.cancel(reason="the exchange is over")
+        self._watchdog.cancel("the exchange is over")
