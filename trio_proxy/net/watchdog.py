@@ -146,7 +146,8 @@ class Watchdog(Timed):
         self._failed_try = None
         self._arm_total()
         self.deadlines.start_try(trio.current_time())
-        with trio.CancelScope() as self._try:
+        self._try = trio.CancelScope()
+        with self._try:
             try:
                 return await work()
             finally:

@@ -99,9 +99,7 @@ class Proxy:
         self.client_limiter = trio.CapacityLimiter(settings.limits.max_client_conns)
         registry = build_registry(self.stats)
         handler = MetricsHandler(functools.partial(render, registry))
-        self._metrics_service = Service(
-            build.metrics_plan(settings, handler), Unobserved(), timers
-        )
+        self._metrics_service = Service(build.metrics_plan(settings, handler), Unobserved(), timers)
         self._metrics_handler = handler
         self._reloading = trio.Lock()
         self._background: trio.Nursery

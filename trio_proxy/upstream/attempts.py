@@ -26,6 +26,17 @@ from trio_proxy.upstream.replay import ReplayBody
 class Attempts:
     """Sees one exchange through, on one upstream after another if need be."""
 
+    __slots__ = (
+        "_call",
+        "_choice",
+        "_cluster",
+        "_is_replayable",
+        "_made",
+        "_pause",
+        "_replay",
+        "_rules",
+    )
+
     def __init__(self, cluster: Cluster, call: Call) -> None:
         self._cluster = cluster
         self._call = call
@@ -44,14 +55,13 @@ class Attempts:
 
         Raises ProxyError if no try comes to an answer.
         """
-        self._cluster.budget.request(trio.current_time())
+        cluster, call = self._cluster, self._call
+        cluster.budget.request(trio.current_time())
         while True:
-            async with self._cluster.lease(
-                self._call.exchange, self._call.sink.watchdog, self._choice
-            ) as lease:
+            with await cluster.lease(call, self._choice) as lease:
                 self._made += 1
                 upstream = UpstreamExchange(
-                    self._call,
+                    call,
                     lease,
                     self._replay,
                     is_replayable=self._is_replayable,
@@ -71,7 +81,7 @@ class Attempts:
         """The response head to pass on; None if the request is to be sent again."""
         call = self._call
         try:
-            head = await call.sink.watchdog.within_try(call.exchange, upstream.await_head)
+            head = await call.watchdog.within_try(call.exchange, upstream.await_head)
         except ProxyError as exc:
             upstream.note_failure(exc)
             # A client that waits for a 100 is as late as the upstream (RFC 9110 §10.1.1).
@@ -80,7 +90,9 @@ class Attempts:
             if not self._may_go_on(lease, condition_of(exc), was_sent=was_sent(exc)):
                 raise
             return None
-        lease.answered(head.status)
+        lease.answered(head.status, trio.current_time())
+        if head.status < 400:
+            return head
         if head.status in (429, 503):
             value = first_value(head.fields, b"retry-after") or b""
             pause = retry_after_seconds(value, time.time()) or 0.0
@@ -100,7 +112,7 @@ class Attempts:
         self._choice.tried[lease.upstream] = now + retry_after
         after = self._cluster.next_try(self._choice)
         self._pause = self._pause_before(after)
-        remaining = self._call.sink.watchdog.deadlines.remaining_total(now)
+        remaining = self._call.watchdog.deadlines.remaining_total(now)
         obstacle = ""
         if after is None:
             obstacle = "no_upstream"
@@ -128,7 +140,7 @@ class Attempts:
             self._replay.rewind()
         if self._pause:
             self._call.exchange.phase = Phase.PICK
-            self._call.sink.watchdog.arm("")
+            self._call.watchdog.arm("")
             await trio.sleep(self._pause)
 
     def _settle(self, lease: Lease) -> None:

@@ -22,13 +22,13 @@ from attrs import field, frozen
 from trio_proxy.addresses import Address
 from trio_proxy.complaint import Complaint
 from trio_proxy.forwarding import Origin
-from trio_proxy.lifecycle import Exchange
+from trio_proxy.lifecycle import Phase
 from trio_proxy.messages import Request
 from trio_proxy.net.streams import Network
-from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.policy.balance import make_balancer
 from trio_proxy.policy.retry import RetryRules
 from trio_proxy.policy.retry_budget import RetryBudget
+from trio_proxy.upstream.call import Call
 from trio_proxy.upstream.condition import HealthRules, MemberRules
 from trio_proxy.upstream.discovery import Directory, Endpoint, Spec, is_name
 from trio_proxy.upstream.keys import key_reader
@@ -293,20 +293,21 @@ class Cluster:
         """Log that failures are no longer retried, because too many were."""
         self._budget_spent.warn("pool %s: retry.budget_percent reached, not retrying", self.name)
 
-    def lease(self, exchange: Exchange, watchdog: Watchdog, choice: Choice) -> Lease:
-        """An ``async with`` block that holds a connection; see `Lease`."""
-        return Lease(self, exchange, watchdog, choice)
+    async def lease(self, call: Call, choice: Choice) -> Lease:
+        """A connection or slot for one try, waiting in the queue if need be.
 
-    async def acquire(self, holder: Holder, choice: Choice) -> UpstreamConnection:
-        """A leased connection or slot, waiting in the queue if need be. Raises ProxyError."""
+        Enter the lease at once, with no await in between. Raises ProxyError.
+        """
+        call.exchange.phase = Phase.PICK
+        connection = None
         # Who comes now must not overtake those who wait for the same.
-        if choice.is_particular or not self.queue.has_general:
-            connection = self._maybe_assign(holder, choice)
-            if connection is not None:
-                return connection
-        if not len(self.queue):
-            self._attention.set()
-        return await self.queue.wait(holder, choice)
+        if not self.queue.has_general or choice.is_particular:
+            connection = self._maybe_assign(call, choice)
+        if connection is None:
+            if not len(self.queue):
+                self._attention.set()
+            connection = await self.queue.wait(call, choice)
+        return Lease(self, call, connection)
 
     def _maybe_assign(self, holder: Holder, choice: Choice) -> UpstreamConnection | None:
         now = trio.current_time()

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
 from trio_proxy.addresses import Address, TcpAddress
-from trio_proxy.errors import ProxyError, Reason, Source
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog
@@ -37,18 +36,18 @@ class Gauges(condition.Gauges, Protocol):
     idle: int
 
 
-@frozen(eq=False)
-class Holder:
-    """Who holds a lease, and the means to end it."""
+class Holder(Protocol):
+    """Who holds a lease."""
 
-    exchange: Exchange
-    watchdog: Watchdog
+    @property
+    def exchange(self) -> Exchange: ...
+
+    @property
+    def watchdog(self) -> Watchdog: ...
 
     def cut(self) -> None:
-        """End the exchange: its upstream was taken away and the drain's time is up."""
-        phase, detail = self.exchange.phase, "upstream removed and drain deadline passed"
-        error = ProxyError(Source.PROXY, phase, Reason.SHUTTING_DOWN, detail=detail)
-        self.watchdog.abort(error)
+        """End it: the upstream was taken away and the drain's time is up."""
+        ...
 
 
 @define(eq=False)

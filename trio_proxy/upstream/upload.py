@@ -14,6 +14,9 @@ from trio_proxy.net.watchdog import Watchdog, send_all, send_borrowed
 from trio_proxy.wire.h1 import ClientWire
 
 
+def _nothing_has_changed() -> None: ...
+
+
 class Upload:
     """One task that moves the body, started only when there is something left to move.
 
@@ -68,6 +71,9 @@ class Upload:
         finally:
             self.done.set()
             self._on_change()
+            # Nobody is told any more; and what both know of each other is left to no collector.
+            self._on_change = _nothing_has_changed
+            del self._encode_end
 
     async def _relay(self) -> None:
         body = self._body
