@@ -18,8 +18,11 @@ from trio_proxy.wire.reader import Chunk
 class ClientBody:
     """`RequestBody` on an HTTP/1.1 connection.
 
-    ``max_bytes`` bounds a body of unknown length as it is read; 0 stands for no limit.
+    ``max_bytes`` bounds a body of unknown length as it is read; 0 stands for no limit. ``now`` is
+    when the head was complete.
     """
+
+    __slots__ = ("_buffer", "_exchange", "_room", "_stream", "_wire", "completed_at")
 
     def __init__(
         self,
@@ -28,6 +31,7 @@ class ClientBody:
         exchange: Exchange,
         relay_buffer: memoryview,
         max_bytes: int,
+        now: float,
     ) -> None:
         self._wire = wire
         self._stream = stream
@@ -35,7 +39,7 @@ class ClientBody:
         self._buffer = relay_buffer
         self._room = max_bytes or math.inf
         #: When the last byte of the request was read; infinite before.
-        self.completed_at = trio.current_time() if wire.body_complete else math.inf
+        self.completed_at = now if wire.body_complete else math.inf
 
     @property
     def complete(self) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import time
 
 import trio
@@ -99,6 +100,7 @@ class Connection:
                     if failure is not None or watchdog.is_over or not self._ended_as_usual():
                         break
                     self._end(self._exchange)
+                    watchdog.restart(self._service.plan.seconds)
             exchange = self._exchange
             if exchange is None:
                 log.debug("%s: idle, and now gone, too late or drained", self._stream.peer)
@@ -123,7 +125,7 @@ class Connection:
         """Idle until the client sends something; False if it ends the connection instead."""
         if self._service.draining:
             return False
-        watchdog.restart(self._service.plan.seconds)
+        watchdog.deadlines.seconds = self._service.plan.seconds
         self._idle = True
         try:
             while not self._wire.has_begun:
@@ -151,17 +153,24 @@ class Connection:
         """Read the head and run the handler; what went wrong, if anything."""
         plan = self._plan = self._service.plan
         try:
-            watchdog.restart(plan.seconds)
+            watchdog.due = math.inf
+            watchdog.deadlines.seconds = plan.seconds
             self._wire.start_cycle(plan.head_limits)
             request = self._request = await read_head(self._wire, self._stream, exchange, watchdog)
             exchange.phase = Phase.ROUTE
             origin = origin_of(request, exchange.peer, plan.rules, trusted=self._is_trusted(plan))
             exchange.client_ip, exchange.trace_id = origin.client_ip, origin.trace_id
             budget = inherited_budget(request, plan.rules) if origin.trusted else None
-            watchdog.deadlines.start_total(trio.current_time(), budget)
-            self._check_request(request, plan, watchdog)
+            now = trio.current_time()
+            watchdog.deadlines.start_total(now, budget)
+            self._check_request(request, plan, budget)
             body = ClientBody(
-                self._wire, self._stream, exchange, self._service.relay_buffer, plan.max_body_bytes
+                self._wire,
+                self._stream,
+                exchange,
+                self._service.relay_buffer,
+                plan.max_body_bytes,
+                now,
             )
             self._sink = H1Sink(
                 self._service,
@@ -190,17 +199,17 @@ class Connection:
             self._trusted = (plan.rules, plan.rules.trusts(self._stream.peer))
         return self._trusted[1]
 
-    def _check_request(self, request: Request, plan: Plan, watchdog: Watchdog) -> None:
+    def _check_request(self, request: Request, plan: Plan, budget: float | None) -> None:
         """What can be refused before anything is done for the request.
 
         A body of unknown length is measured as it is read (RFC 9110 §15.5.14).
         """
         if self._was_reset:
             raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.CLIENT_GONE, detail="reset")
-        if passes_through_us(request) >= MAX_PASSES:
+        if request.via and passes_through_us(request) >= MAX_PASSES:
             detail = f"came through {MAX_PASSES} times"
             raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.LOOP, detail=detail)
-        if watchdog.deadlines.remaining_total(trio.current_time()) <= 0:
+        if budget is not None and budget <= 0:
             detail = "the inherited deadline had passed"
             raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.TOTAL_TIMEOUT, detail=detail)
         length = request.body.length

@@ -136,8 +136,12 @@ class Watchdog(Timed):
             self._aborted = error
             self.cancel(str(error))
 
-    async def within_try(self, exchange: Exchange, work: Callable[[], Awaitable[T]]) -> T:
-        """Await one try at an upstream. Raises ProxyError if a budget of it runs out meanwhile.
+    async def within_try(
+        self, exchange: Exchange, work: Callable[[], Awaitable[T]], now: float
+    ) -> T:
+        """Await one try at an upstream, which begins ``now``.
+
+        Raises ProxyError if a budget of it runs out meanwhile.
 
         What ends the whole exchange, as its total budget does, goes through as a cancellation.
         """
@@ -145,7 +149,7 @@ class Watchdog(Timed):
             await trio.lowlevel.checkpoint()  # nothing may be sent any more
         self._failed_try = None
         self._arm_total()
-        self.deadlines.start_try(trio.current_time())
+        self.deadlines.start_try(now)
         self._try = trio.CancelScope()
         with self._try:
             try:
@@ -191,10 +195,14 @@ class Watchdog(Timed):
         detail = f"{budget} deadline of {seconds * 1000:.0f} ms passed"
         return ProxyError(source, exchange.phase, reason, detail=detail)
 
-    async def breathe(self, wait: str) -> None:
-        """Let other tasks run now and then; cheap otherwise. Call it where no wait was needed."""
+    def is_winded(self) -> bool:
+        """Whether it is time to let other tasks run; call it where no wait was needed."""
         self._turns += 1
-        if self._turns >= TURNS_WITHOUT_CHECKPOINT:
+        return self._turns >= TURNS_WITHOUT_CHECKPOINT
+
+    async def breathe(self, wait: str) -> None:
+        """Let other tasks run if it is time for it; cheap otherwise."""
+        if self.is_winded():
             self._turns = 0
             self.arm(wait)
             await trio.lowlevel.checkpoint()

@@ -70,6 +70,16 @@ class UpstreamReader:
         return size
 
 
+def take_whole_body(wire: ClientWire, sink: Sink) -> bool:
+    """Push a body of known length into the sink if it has come with its head, as most do."""
+    if wire.body_complete:
+        return True
+    if wire.body.framing is not Framing.LENGTH or len(wire.leftover) < wire.remaining:
+        return False
+    sink.write(wire.take_body())
+    return True
+
+
 async def relay_body(wire: ClientWire, stream: Stream, sink: Sink, reader: UpstreamReader) -> None:
     """Push the body behind the head that was read into the sink; its end is left to the caller.
 

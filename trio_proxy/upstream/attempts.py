@@ -56,9 +56,10 @@ class Attempts:
         Raises ProxyError if no try comes to an answer.
         """
         cluster, call = self._cluster, self._call
-        cluster.budget.request(trio.current_time())
+        now = trio.current_time()
+        cluster.budget.request(now)
         while True:
-            with await cluster.lease(call, self._choice) as lease:
+            with await cluster.lease(call, self._choice, now) as lease:
                 self._made += 1
                 upstream = UpstreamExchange(
                     call,
@@ -73,15 +74,18 @@ class Attempts:
                         self._settle(lease)
                         return await upstream.relay(head)
                 finally:
-                    upstream.stop()
+                    upstream.stop(trio.current_time())
                 await upstream.give_up()
             await self._prepare_next()
+            now = trio.current_time()
 
     async def _try(self, upstream: UpstreamExchange, lease: Lease) -> ResponseHead | None:
         """The response head to pass on; None if the request is to be sent again."""
         call = self._call
         try:
-            head = await call.watchdog.within_try(call.exchange, upstream.await_head)
+            head = await call.watchdog.within_try(
+                call.exchange, upstream.await_head, lease.connection.leased_at
+            )
         except ProxyError as exc:
             upstream.note_failure(exc)
             # A client that waits for a 100 is as late as the upstream (RFC 9110 §10.1.1).
@@ -90,7 +94,7 @@ class Attempts:
             if not self._may_go_on(lease, condition_of(exc), was_sent=was_sent(exc)):
                 raise
             return None
-        lease.answered(head.status, trio.current_time())
+        lease.answered(head.status, upstream.head_at)
         if head.status < 400:
             return head
         if head.status in (429, 503):

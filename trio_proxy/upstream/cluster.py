@@ -293,7 +293,7 @@ class Cluster:
         """Log that failures are no longer retried, because too many were."""
         self._budget_spent.warn("pool %s: retry.budget_percent reached, not retrying", self.name)
 
-    async def lease(self, call: Call, choice: Choice) -> Lease:
+    async def lease(self, call: Call, choice: Choice, now: float) -> Lease:
         """A connection or slot for one try, waiting in the queue if need be.
 
         Enter the lease at once, with no await in between. Raises ProxyError.
@@ -302,7 +302,7 @@ class Cluster:
         connection = None
         # Who comes now must not overtake those who wait for the same.
         if not self.queue.has_general or choice.is_particular:
-            connection = self._maybe_assign(call, choice)
+            connection = self._assign(call, choice, now)
         if connection is None:
             if not len(self.queue):
                 self._attention.set()
@@ -310,7 +310,9 @@ class Cluster:
         return Lease(self, call, connection)
 
     def _maybe_assign(self, holder: Holder, choice: Choice) -> UpstreamConnection | None:
-        now = trio.current_time()
+        return self._assign(holder, choice, trio.current_time())
+
+    def _assign(self, holder: Holder, choice: Choice, now: float) -> UpstreamConnection | None:
         while (upstream := self._picker.pick(choice, now)) is not None:
             connection = upstream.maybe_lease(holder, now)
             if connection is not None:

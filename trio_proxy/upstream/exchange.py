@@ -17,7 +17,13 @@ from trio_proxy.lifecycle import STALE, Phase, Try
 from trio_proxy.messages import Fields, Framing, ResponseHead
 from trio_proxy.net.streams import READ_SIZE, Stream
 from trio_proxy.net.watchdog import receive_later
-from trio_proxy.upstream.answer import UpstreamReader, discard_body, malformed, relay_body
+from trio_proxy.upstream.answer import (
+    UpstreamReader,
+    discard_body,
+    malformed,
+    relay_body,
+    take_whole_body,
+)
 from trio_proxy.upstream.call import Call
 from trio_proxy.upstream.lease import Lease
 from trio_proxy.upstream.replay import ReplayBody
@@ -59,6 +65,7 @@ class UpstreamExchange:
         "_request_ended",
         "_tried_at",
         "_upload",
+        "head_at",
     )
 
     def __init__(
@@ -79,10 +86,12 @@ class UpstreamExchange:
         self._has_next = has_next
         self._head: ResponseHead | None = None
         self._upload: Upload | None = None
-        self._reader = UpstreamReader(call.watchdog)
+        self._reader: UpstreamReader | None = None
         self._nothing_taken = False
         self._request_ended = False
         self._tried_at = 0.0
+        #: When the response head was there.
+        self.head_at = 0.0
         self._record = Try(self._exchange.upstream)
 
     @property
@@ -94,21 +103,25 @@ class UpstreamExchange:
 
         A pooled connection that turns out to have been dead already is replaced once.
         """
-        self._start_try()
-        stream = self._lease.connection.stream
+        lease = self._lease
+        stream = lease.connection.stream
         was_pooled = stream is not None
+        self._start_try(lease.connection.leased_at)
         try:
-            head = await self._send_and_await_head(stream or await self._lease.dial())
+            stream = self._send(stream or await lease.dial())
+            head = await self._await_head(stream)
         except ProxyError as exc:
             if not (was_pooled and exc.retryable and self._can_replay() and self._failed_at_once()):
                 raise
             await self._give_up_stale_try()
-            self._record = Try(self._exchange.upstream)
-            self._start_try()
-            head = await self._send_and_await_head(await self._lease.dial())
+            stream = self._send(await lease.dial())
+            head = await self._await_head(stream)
+        if self._has_next and self._is_replayable and self._is_worth_holding(head):
+            await self._await_body(stream)
         self._head = head
+        self.head_at = trio.current_time()
         self._record.outcome = str(head.status)
-        self._record.head_seconds = trio.current_time() - self._tried_at
+        self._record.head_seconds = self.head_at - self._tried_at
         return head
 
     def _failed_at_once(self) -> bool:
@@ -137,9 +150,9 @@ class UpstreamExchange:
         if error.source is Source.UPSTREAM:
             self._record.failure = error
 
-    def stop(self) -> None:
+    def stop(self, now: float) -> None:
         """End the try; what still runs of it is cancelled."""
-        self._end_try()
+        self._record.seconds = now - self._tried_at
         if self._upload is not None:
             self._upload.stop()
 
@@ -153,25 +166,15 @@ class UpstreamExchange:
         elif self._head is not None:
             self._lease.reusable = self._head.keep_alive and discard_body(self._wire)
 
-    def _start_try(self) -> None:
+    def _start_try(self, now: float) -> None:
         self._exchange.tries.append(self._record)
-        self._tried_at = trio.current_time()
-
-    def _end_try(self) -> None:
-        self._record.seconds = trio.current_time() - self._tried_at
+        self._tried_at = now
 
     @property
     def _stream(self) -> Stream:
         stream = self._lease.connection.stream
         assert stream is not None
         return stream
-
-    async def _send_and_await_head(self, stream: Stream) -> ResponseHead:
-        self._send(stream)
-        head = await self._await_head(stream)
-        if self._has_next and self._is_replayable and self._is_worth_holding(head):
-            await self._await_body(stream)
-        return head
 
     def _is_worth_holding(self, head: ResponseHead) -> bool:
         if self._wire.leftover or self._is_uploading():
@@ -198,16 +201,18 @@ class UpstreamExchange:
         self._wire.feed(data or b"")
 
     async def _give_up_stale_try(self) -> None:
-        self._record.outcome = STALE
-        self._end_try()
-        self._lease.start_afresh()
         now = trio.current_time()
+        self._record.outcome = STALE
+        self._record.seconds = now - self._tried_at
+        self._record = Try(self._exchange.upstream)
+        self._start_try(now)
+        self._lease.start_afresh()
         self._call.watchdog.deadlines.start_try(now)
         self._lease.turn_began = now
         if self._upload is not None:
             self._upload.stop()
             await self._upload.done.wait()
-            self._upload = None
+            self._upload = self._reader = None
         if self._replay is not None:
             self._replay.rewind()
 
@@ -216,7 +221,7 @@ class UpstreamExchange:
         can_rewind = self._replay is None or self._replay.can_rewind
         return can_rewind and (self._is_replayable or self._nothing_taken)
 
-    def _send(self, stream: Stream) -> None:
+    def _send(self, stream: Stream) -> Stream:
         """Send the head and what is there of the body in one go; an `Upload` sends the rest."""
         self._exchange.phase = Phase.SEND
         call, wire, body = self._call, self._wire, self._body
@@ -241,9 +246,10 @@ class UpstreamExchange:
             sent = stream.send_nowait(data)
         except OSError:
             self._nothing_taken = True
-            return  # an answer may have come before the reset: reading will tell
+            return stream  # an answer may have come before the reset: reading will tell
         if sent < len(data) or not self._request_ended:
             self._start_upload(stream, data[sent:])
+        return stream
 
     def _start_upload(self, stream: Stream, unsent: bytes) -> None:
         self._upload = Upload(
@@ -257,6 +263,7 @@ class UpstreamExchange:
             on_change=self._on_upload_change,
         )
         self._lease.turn_began = math.inf  # when it has the whole request
+        self._reader = UpstreamReader(self._call.watchdog)
         self._reader.is_uploading = self._is_uploading()
         sink = self._call.sink
         sink.hold_until(self._upload.done)
@@ -279,7 +286,8 @@ class UpstreamExchange:
             self._exchange.phase = self._phase_before_head()
         if self._upload is not None and self._upload.complete:
             self._lease.turn_began = trio.current_time()
-        self._reader.turn_changed(is_uploading=self._is_uploading())
+        if self._reader is not None:
+            self._reader.turn_changed(is_uploading=self._is_uploading())
 
     def _phase_before_head(self) -> Phase:
         return Phase.SEND if self._is_uploading() else Phase.AWAIT_HEAD
@@ -310,7 +318,10 @@ class UpstreamExchange:
 
     async def _receive_head_bytes(self, stream: Stream, *, first: bool) -> bytes:
         try:
-            data = await self._reader.receive_later(stream)
+            if self._reader is not None:
+                data = await self._reader.receive_later(stream)
+            else:
+                data = await receive_later(stream, READ_SIZE, self._call.watchdog, "read")
         except (OSError, trio.ClosedResourceError) as exc:
             raise self._reset(str(exc), first) from exc
         if not data:
@@ -342,7 +353,9 @@ class UpstreamExchange:
             self._upload.answered = True
         head.fields = client_fields(head, self._call.origin.trace_id)
         sink.start(head)
-        await relay_body(wire, self._stream, sink, self._reader)
+        if not take_whole_body(wire, sink):
+            reader = self._reader or UpstreamReader(self._call.watchdog)
+            await relay_body(wire, self._stream, sink, reader)
         uploaded = self._upload is None or self._upload.complete
         self._lease.reusable = head.keep_alive and uploaded and not wire.leftover
         return trailer_fields(wire.trailers, head.options) if wire.trailers else ()
