@@ -45,6 +45,7 @@ ROOMS = {
     "headers": "vocabulary",
     "lifecycle": "vocabulary",
     "messages": "vocabulary",
+    "names": "vocabulary",
     "settings": "settings",
     "settings_checks": "settings",
     "settings_upstreams": "settings",
@@ -74,7 +75,7 @@ RESERVED = {
     "ssl": ("net/",),
     "dns": ("net/dns.py",),
     "coredis": ("handlers/redis_buckets.py",),
-    "h11": ("wire/h1.py", "wire/reader.py"),
+    "h11": ("wire/h1.py", "wire/reader.py", "wire/machine.py"),
 }
 
 #: What these rooms must not import.
