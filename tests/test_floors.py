@@ -45,6 +45,7 @@ ROOMS = {
     "headers": "vocabulary",
     "lifecycle": "vocabulary",
     "messages": "vocabulary",
+    "names": "vocabulary",
     "settings": "settings",
     "settings_checks": "settings",
     "settings_upstreams": "settings",

@@ -40,6 +40,7 @@ class SocketStream:
         "_eof_sent",
         "_missed",
         "_on_hangup",
+        "_poller",
         "_socket",
         "_watch",
         "hangup_lag",
@@ -55,7 +56,8 @@ class SocketStream:
         self.peer = peer
         self.hangup_lag = watch.lag
         self._on_hangup: HangupCallback | None = None
-        self._missed: list[bool] = []
+        self._missed: tuple[bool, ...] = ()
+        self._poller: select.poll | None = None
         watch.add(sock, self._hangup)
 
     def __repr__(self) -> str:
@@ -66,7 +68,7 @@ class SocketStream:
         if reset and self._eof_sent:
             return  # both sides have sent a FIN: the system says full close, but it is no reset
         if self._on_hangup is None:
-            self._missed.append(reset)
+            self._missed = (*self._missed, reset)
         else:
             self._on_hangup(reset)
 
@@ -79,7 +81,7 @@ class SocketStream:
     def on_hangup(self, callback: HangupCallback | None) -> None:
         self._on_hangup = callback
         if callback is not None:
-            missed, self._missed = self._missed, []
+            missed, self._missed = self._missed, ()
             for reset in missed:
                 callback(reset)
 
@@ -112,8 +114,10 @@ class SocketStream:
         await trio.lowlevel.wait_writable(self._socket)
 
     def is_readable(self) -> bool:
-        poller = select.poll()
-        poller.register(self._socket, select.POLLIN)
+        poller = self._poller
+        if poller is None:
+            poller = self._poller = select.poll()
+            poller.register(self._socket, select.POLLIN)
         return bool(poller.poll(0))
 
     def unread_bytes(self) -> int:
@@ -131,6 +135,7 @@ class SocketStream:
         if not self._closed:
             self._closed = True
             self._on_hangup = None
+            self._poller = None  # it knows a number, which may soon be another socket's
             self._watch.remove(self._socket)
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()

@@ -69,13 +69,15 @@ class Wire:
         return before
 
     def _expect_body(self, body: Body) -> None:
+        if body is self.body is NO_BODY:
+            return  # as it is
         self.body = body
         self.body_complete = body.is_empty
         self.remaining = body.length
         self.trailers = ()
-        self._guard = None
-        if body.framing is Framing.CHUNKED:
-            self._guard = ChunkGuard(self._limits.head_bytes, self._limits.fields)
+        is_chunked = body.framing is Framing.CHUNKED
+        limits = self._limits
+        self._guard = ChunkGuard(limits.head_bytes, limits.fields) if is_chunked else None
 
     def take_body(self) -> bytes:
         """The decoded body bytes that have been fed, possibly none; sets `body_complete`.
