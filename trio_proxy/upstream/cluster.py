@@ -219,12 +219,19 @@ class Cluster:
     def _new_member(self, address: Address, rules: MemberRules) -> Upstream:
         gauges = self._gauges_of(str(address))
         member = Upstream(
-            address, rules, self.plan.health, gauges, self.queue.serve, self._condition_changed
+            address,
+            rules,
+            self.plan.health,
+            gauges,
+            freed=self.queue.serve,
+            changed=self._condition_changed,
+            room_changed=self._picker.room_changed,
         )
         member.idle_seconds = self.plan.idle_seconds
         return member
 
     def _condition_changed(self) -> None:
+        self._picker.condition_changed()
         if len(self.queue):
             self._attention.set()
 
