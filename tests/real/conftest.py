@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,17 @@ from pathlib import Path
 import pytest
 from processes import DEADLINE, Curl, children, echo_on_port, lacking, open_descriptors, wait_until
 from proxy_process import ProxyProcess, running_proxy
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_are_heeded() -> None:
+    """Child processes heed SIGINT and SIGHUP, also where ``&`` or ``nohup`` has pytest ignore them.
+
+    What is ignored is inherited, a handler is not.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

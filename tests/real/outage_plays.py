@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from documents import SHOWN_LINE, Document, blocks, line_pattern
-from processes import running_uvicorn, wait_until
+from processes import reserve_port, running_uvicorn, wait_until
 from proxy_process import ProxyProcess, parse_metrics
 from rawhttp import RawClient, get, request
 from upstreams import UpstreamConnection
@@ -28,8 +27,8 @@ class Server:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self._process = stack.enter_context(running_uvicorn("--port", "0"))
-        self.port = int(self._process.err.wait_for(r"running on http://127.0.0.1:(\d+)")[1])
+        self.port: int = stack.enter_context(reserve_port()).getsockname()[1]
+        self.start()
 
     def signal(self, number: signal.Signals) -> None:
         self._process.signal(number)
@@ -40,7 +39,7 @@ class Server:
         self._process.popen.wait()
 
     def start(self) -> None:
-        """Start it again; it is up when this returns."""
+        """Start it, or start it again; it is up when this returns."""
         self._process = self._stack.enter_context(running_uvicorn("--port", str(self.port)))
 
 
@@ -95,18 +94,10 @@ class Play:
             client.send(request(method, "/upload", body=bytes(size)))
             return client.read_response().status
 
-    def together(self, target: str, count: int, pause: float = 0.0) -> list[int]:
-        """The statuses of requests of which each begins a moment after the one before."""
-        found: list[int] = []
-        threads = [
-            threading.Thread(target=lambda: found.append(self.get(target))) for _ in range(count)
-        ]
-        for thread in threads:
-            thread.start()
-            time.sleep(pause)
-        for thread in threads:
-            thread.join()
-        return found
+    def together(self, target: str, count: int) -> list[int]:
+        """The statuses of so many requests at once."""
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(lambda _: self.get(target), range(count)))
 
     def says(self, block: int) -> None:
         """The log has every line of that block."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -46,6 +47,18 @@ def wait_until(predicate: Callable[[], Any], what: str, seconds: float = DEADLIN
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
         time.sleep(0.005)
     return value
+
+
+def reserve_port() -> socket.socket:
+    """A socket that keeps a port of 127.0.0.1 for a server that has to come back to it.
+
+    Servers with SO_REUSEADDR, as all are here, may listen there; nobody gets it who asks for any
+    port, and without a server connections are refused.
+    """
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    return sock
 
 
 class Lines:
@@ -152,6 +165,8 @@ def running_uvicorn(*args: str) -> Iterator[Process]:
     argv = [sys.executable, "-m", "uvicorn", "tests.echo_app:app", "--no-access-log", *args]
     # Its tasks do not notice that their client has gone, and it waits for them.
     argv += ["--timeout-graceful-shutdown", "1"]
+    # Not the default of 5 s: a POST that meets the very end of an idle connection is a 502.
+    argv += ["--timeout-keep-alive", "75"]
     with Process(argv, cwd=ROOT) as process:
         process.err.wait_for("Uvicorn running on")
         yield process

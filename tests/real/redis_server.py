@@ -8,17 +8,9 @@ import socket
 from pathlib import Path
 from typing import IO
 
-from processes import DEADLINE, Process, lacking
+from processes import DEADLINE, Process, lacking, reserve_port
 
 Reply = bytes | int | list["Reply"] | None
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listened a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class RedisServer:
@@ -28,7 +20,8 @@ class RedisServer:
         path = shutil.which("redis-server")
         if path is None:
             lacking("redis-server is not installed")
-        self.port = free_port()
+        self._reserved = reserve_port()
+        self.port: int = self._reserved.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._directory = directory
         self._argv = [path, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *options]
@@ -40,6 +33,7 @@ class RedisServer:
 
     def __exit__(self, *exc: object) -> None:
         self.kill()
+        self._reserved.close()
 
     def start(self) -> None:
         """Start it, and wait until it accepts connections."""

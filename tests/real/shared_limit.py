@@ -5,7 +5,10 @@ Each key has a bucket of its own, so a test takes keys that no other test takes.
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from processes import wait_until
@@ -24,6 +27,42 @@ KEYS = (f"key-{number}" for number in itertools.count())
 def limit(store: str, **keys: Any) -> dict[str, Any]:
     """A ``[rate_limit]`` table; a token comes each second."""
     return {"rate": 1, "burst": BURST, "key": "header:X-Key", "store": store, **keys}
+
+
+class Disturbed(Exception):
+    """Redis did not answer in time, for which a test has no use: the machine is too busy."""
+
+
+@contextmanager
+def counting(proxy: ProxyProcess) -> Iterator[None]:
+    """What fails in this block has failed by chance if Redis was too slow meanwhile: Disturbed."""
+    try:
+        yield
+    except AssertionError as failed:
+        if _found_redis_slow(proxy):
+            raise Disturbed from failed
+        raise
+
+
+def _found_redis_slow(proxy: ProxyProcess) -> bool:
+    try:
+        proxy.err.wait_for(r"is away \(no answer in time\)", seconds=1)
+    except AssertionError:
+        return False
+    return True
+
+
+def again_if_disturbed(test: Callable[..., None]) -> Callable[..., None]:
+    """Such a test begins anew, a few times at most."""
+
+    @functools.wraps(test)
+    def repeated(*args: Any, **fixtures: Any) -> None:
+        for _ in range(4):
+            with suppress(Disturbed):
+                return test(*args, **fixtures)
+        return test(*args, **fixtures)
+
+    return repeated
 
 
 def wait_until_counted_in(redis: RedisServer, proxy: ProxyProcess) -> None:

@@ -70,7 +70,7 @@ async def tidy_proxy(settings: Settings, **more: object) -> AsyncIterator[Proxy]
 async def until_asked(proxy: Proxy) -> None:
     """Wait for a request, by its count: what an exchange begins with can be seen nowhere else."""
     with trio.fail_after(DEADLINE):
-        while not proxy.stats.requests_in_flight:  # noqa: ASYNC110
+        while not proxy.stats.requests_total:  # noqa: ASYNC110
             await trio.sleep(0.005)
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from processes import DEADLINE, lacking, wait_until
 from proxy_process import ProxyProcess, config_text
-from rawhttp import RawClient, get
+from rawhttp import RawClient, Response, get
 from redis_server import RedisServer
 from shared_limit import AWAY, BACK, BURST, KEYS, limit, wait_until_counted_in
 
 #: What a request in these tests may take beyond its due, on a machine that has more to do.
-LATE_SECONDS = 0.2
+LATE_SECONDS = 0.5
+
+T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +38,8 @@ class Pair:
     def __init__(self, redis: RedisServer, proxies: Sequence[ProxyProcess]) -> None:
         self.redis = redis
         self.proxies = proxies
+        #: How many requests of `take_all` were refused so far.
+        self.refused = 0
 
     def wait_until_shared(self) -> None:
         """Each of them counts in Redis."""
@@ -51,14 +57,26 @@ class Pair:
             f"both log {pattern!r}",
         )
 
+    def said_once(self) -> bool:
+        """Whether Redis is there, and each has said so once whenever it went or came."""
+        for proxy in self.proxies:
+            lines = proxy.err.matching(f"{AWAY}|{BACK}")
+            if len(lines) % 2 or not all(map(re.search, itertools.cycle((AWAY, BACK)), lines)):
+                return False
+        return True
+
     def take_all(self, key: str) -> tuple[int, float]:
-        """How many of 200 requests over both are let in, and how many seconds that took.
+        """How many of 200 requests over both are let in, and how many seconds that took."""
+        return self.undisturbed(self._take_all, key)
+
+    def undisturbed(self, act: Callable[[str], T], key: str) -> T:
+        """What comes of ``act`` with a key.
 
         Done again with another key if this machine was too busy for Redis to answer in time.
         """
         for turn in range(5):
             away = self.lines(AWAY)
-            found = self._take_all(f"{key} {turn}")
+            found = act(f"{key} {turn}")
             if self.lines(AWAY) == away:
                 return found
             self.wait_until_shared()
@@ -72,6 +90,7 @@ class Pair:
             for client in clients * 50:
                 statuses[client.get("/status/200", f"X-Key: {key}").status] += 1
         assert set(statuses) == {200, 429}
+        self.refused += statuses[429]
         return statuses[200], time.monotonic() - started
 
 
@@ -150,7 +169,7 @@ class Load:
         assert set(self.statuses) == {"200"}
         late = [each for each in self.seconds if each > LATE_SECONDS]
         assert len(late) <= 3 * len(self._threads), sorted(late)
-        assert max(self.seconds) < 1
+        assert max(self.seconds) < DEADLINE / 4
 
 
 def test_two_processes_hold_one_limit(pair: Pair) -> None:
@@ -158,31 +177,36 @@ def test_two_processes_hold_one_limit(pair: Pair) -> None:
     before = sum(
         each.metrics()['proxy_rejected_total{reason="rate_limited"}'] for each in pair.proxies
     )
+    refused = pair.refused
     let_in, seconds = pair.take_all("one limit")
     assert BURST <= let_in <= BURST + 1 + seconds
     after = sum(
         each.metrics()['proxy_rejected_total{reason="rate_limited"}'] for each in pair.proxies
     )
-    assert after - before == 200 - let_in
+    assert after - before == pair.refused - refused
 
 
 def test_what_one_process_says_is_what_the_other_holds(pair: Pair) -> None:
     """Remaining counts down over both, and Retry-After is true over both."""
+
+    def count_down(key: str) -> tuple[list[int], float, Response, int]:
+        field, started = f"X-Key: {key}", time.monotonic()
+        answers = [client.get("/status/200", field) for client in clients * 10]
+        passed = time.monotonic() - started
+        while (refused := clients[0].get("/status/200", field)).status == 200:
+            pass
+        time.sleep(1)  # as it says
+        left = [int(answer.header("ratelimit-remaining") or -1) for answer in answers]
+        return left, passed, refused, clients[1].get("/status/200", field).status
+
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(each.where)) for each in pair.proxies]
-        left, started = [], time.monotonic()
-        for client in clients * 10:
-            answer = client.get("/status/200", "X-Key: one count")
-            left.append(int(answer.header("ratelimit-remaining") or -1))
-        passed = time.monotonic() - started
-        assert left[0] == BURST - 1
-        assert all(one >= other for one, other in itertools.pairwise(left)) or passed > 1
-        assert BURST - 20 <= left[-1] <= BURST - 20 + 1 + passed
-        while (answer := clients[0].get("/status/200", "X-Key: one count")).status == 200:
-            pass
-        assert (answer.status, answer.header("retry-after")) == (429, "1")
-        time.sleep(1)  # as it says
-        assert clients[1].get("/status/200", "X-Key: one count").status == 200
+        left, passed, refused, later = pair.undisturbed(count_down, "one count")
+    assert left[0] == BURST - 1
+    assert all(one >= other for one, other in itertools.pairwise(left)) or passed > 1
+    assert BURST - 20 <= left[-1] <= BURST - 20 + 1 + passed
+    assert (refused.status, refused.header("retry-after")) == (429, "1")
+    assert later == 200
 
 
 def test_a_client_behind_one_process_does_not_hurt_one_behind_the_other(pair: Pair) -> None:
@@ -194,6 +218,7 @@ def test_a_client_behind_one_process_does_not_hurt_one_behind_the_other(pair: Pa
 
 def test_a_redis_that_hangs_costs_no_answer_and_little_time(pair: Pair) -> None:
     """Under load: each process says once that it is away, and once that it is back."""
+    pair.wait_until_shared()
     away, back = pair.lines(AWAY), pair.lines(BACK)
     with Load(pair) as load:
         pair.redis.stop()
@@ -203,12 +228,12 @@ def test_a_redis_that_hangs_costs_no_answer_and_little_time(pair: Pair) -> None:
         pair.wait_for_more(BACK, back)
         load.wait_for_answers(100)
     load.check()
-    assert pair.lines(AWAY) == [count + 1 for count in away]
-    assert pair.lines(BACK) == [count + 1 for count in back]
+    wait_until(pair.said_once, "each has said once what Redis did")
 
 
 def test_without_redis_each_process_holds_the_limit_for_itself(pair: Pair) -> None:
     """Twice the burst over both; and the one burst as soon as Redis is there again."""
+    pair.wait_until_shared()
     away, back = pair.lines(AWAY), pair.lines(BACK)
     pair.redis.stop()
     for proxy in pair.proxies:
@@ -236,7 +261,7 @@ def test_a_redis_that_is_killed_costs_no_answer_and_little_time(
             pair.wait_for_more(BACK, [0, 0])
             load.wait_for_answers(100)
         load.check()
-        assert (pair.lines(AWAY), pair.lines(BACK)) == ([1, 1], [1, 1])
+        wait_until(pair.said_once, "each has said once what Redis did")
         pair.wait_until_shared()
         let_in, seconds = pair.take_all("a new one")
         assert BURST <= let_in <= BURST + 1 + seconds

@@ -6,13 +6,14 @@ import os
 import resource
 import signal
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from processes import wait_until
+from processes import DEADLINE, wait_until
 from proxy_process import ProxyProcess, config_text, running_proxy
 from rawhttp import RawClient, connect, get, request
 from upstreams import ScriptedUpstream, UpstreamConnection
@@ -148,19 +149,23 @@ def no_descriptor_left(pid: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
-def answer_once(connection: UpstreamConnection) -> None:
-    connection.read_request()
-    connection.answer(b"ok", "Connection: close")
-
-
 def test_a_dial_without_descriptors_is_the_proxys_fault(tmp_path: Path) -> None:
     """503, no error of the upstream's, and all is well once there are some again."""
+
+    def answer_once(connection: UpstreamConnection) -> None:
+        connection.read_request()
+        connection.answer(b"ok", "Connection: close")
+        connection.wait_for_end()
+        let_go.set()
+
+    let_go = threading.Event()
     with (
         ScriptedUpstream(answer_once) as upstream,
         running_proxy(tmp_path, [upstream.port]) as proxy,
         RawClient(proxy.where) as client,
     ):
         assert client.get("/").status == 200
+        assert let_go.wait(DEADLINE)
         with no_descriptor_left(proxy.pid):
             for _ in range(3):
                 answer = client.get("/")

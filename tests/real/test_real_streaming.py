@@ -19,8 +19,8 @@ from trio_proxy.front.connection import HALF_CLOSE_SECONDS
 
 MIB = 1024 * 1024
 
-#: A departed client is noticed within 100 ms; this much more is for a busy machine.
-NOTICED_SECONDS = 2.0
+#: A departed client is noticed within 100 ms; this is for a busy machine, and far below `read_ms`.
+NOTICED_SECONDS = 7.0
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

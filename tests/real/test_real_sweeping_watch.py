@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -65,6 +66,14 @@ async def sweeping() -> AsyncIterator[SweepingPeerWatch]:
     watch.close()
 
 
+async def until_told(calls: list[Any], count: int = 1) -> None:
+    """Wait for so many calls, and for another one that must not come."""
+    with trio.fail_after(DEADLINE):
+        while len(calls) < count:  # noqa: ASYNC110
+            await trio.sleep(SWEEP_SECONDS)
+    await trio.sleep(SEVERAL_SWEEPS)
+
+
 @PAIRS
 async def test_a_fin_is_told_once(pair: Pair) -> None:
     """And the bytes that come before it can still be read."""
@@ -75,7 +84,7 @@ async def test_a_fin_is_told_once(pair: Pair) -> None:
             await trio.sleep(SEVERAL_SWEEPS)
             assert calls == []
             far.shutdown(socket.SHUT_WR)
-            await trio.sleep(SEVERAL_SWEEPS)
+            await until_told(calls)
             assert calls == [False]
             assert near.recv(10) == b""
             near.send(b"an answer")
@@ -95,7 +104,7 @@ async def test_a_fin_behind_bytes_is_told_when_they_have_been_read(pair: Pair) -
             await trio.sleep(SEVERAL_SWEEPS)
             assert calls == []
             assert near.recv(100) == b"a request"
-            await trio.sleep(SEVERAL_SWEEPS)
+            await until_told(calls)
             assert calls == [False]
             watch.remove(near)
 
@@ -106,7 +115,7 @@ async def test_a_reset_is_told_once() -> None:
         with tcp_pair() as (near, far):
             watch.add(near, calls.append)
             reset(far)
-            await trio.sleep(SEVERAL_SWEEPS)
+            await until_told(calls)
             assert calls == [True]
             watch.remove(near)
 
@@ -134,7 +143,7 @@ async def test_what_was_removed_is_told_nothing() -> None:
             watch.add(one, told("one", two))
             watch.add(two, told("two", one))
             far_two.close()
-            await trio.sleep(SEVERAL_SWEEPS)
+            await until_told(calls)
             assert calls == ["one"]
             watch.remove(one)
 
@@ -154,7 +163,7 @@ async def test_a_callback_may_take_its_own_socket_away() -> None:
             watch.add(other, calls.append)
             reset(far)
             far_other.close()
-            await trio.sleep(SEVERAL_SWEEPS)
+            await until_told(calls, 2)
             assert sorted(calls) == [False, True]
             watch.remove(other)
 
