@@ -306,26 +306,35 @@ class Cluster:
 
     async def acquire(self, holder: Holder, choice: Choice) -> UpstreamConnection:
         """A leased connection or slot, waiting in the queue if need be. Raises ProxyError."""
-        # Who comes now must not overtake those who wait for the same.
-        if choice.is_particular or not self.queue.has_general:
-            connection = self._maybe_assign(holder, choice)
-            if connection is not None:
-                return connection
+        now = trio.current_time()
+        connection = self.acquire_nowait(holder, choice, now)
+        if connection is not None:
+            return connection
         if not len(self.queue):
             self._attention.set()
-        return await self.queue.wait(holder, choice)
+        return await self.queue.wait(holder, choice, now)
 
-    def _maybe_assign(self, holder: Holder, choice: Choice) -> UpstreamConnection | None:
-        now = trio.current_time()
+    def acquire_nowait(
+        self, holder: Holder, choice: Choice, now: float
+    ) -> UpstreamConnection | None:
+        """A leased connection or slot, None if the request has to wait. Raises ProxyError."""
+        # Who comes now must not overtake those who wait for the same.
+        if self.queue.has_general and not choice.is_particular:
+            return None
+        return self._maybe_assign(holder, choice, now)
+
+    def _maybe_assign(
+        self, holder: Holder, choice: Choice, now: float
+    ) -> UpstreamConnection | None:
         while (upstream := self._picker.pick(choice, now)) is not None:
             connection = upstream.maybe_lease(holder, now)
             if connection is not None:
                 return connection
         return None
 
-    def give_back(self, connection: UpstreamConnection) -> None:
-        """End a lease whose connection can be used again."""
-        connection.upstream.give_back(connection)
+    def give_back(self, connection: UpstreamConnection, now: float | None = None) -> None:
+        """End a lease whose connection can be used again; ``now`` saves asking for the time."""
+        connection.upstream.give_back(connection, now)
         if self._reaper_parked:
             self._reaper_wakeup.set()
 
