@@ -20,7 +20,8 @@ class SortedFields(list[Field]):
     """The fields of a head as they were read, with what was seen of them in the same pass.
 
     ``plain`` are those that simply go on to the other side, in order; ``kinds`` is the OR of what
-    `trio_proxy.names` says about all of them.
+    `trio_proxy.names` says about all of them. Who wants other fields puts another list in its
+    place: a change of this one would not be noticed.
     """
 
     __slots__ = ("kinds", "plain")
@@ -121,7 +122,4 @@ def cookie_values(fields: Iterable[Field], prefix: bytes) -> Iterator[bytes]:
 
 def list_members(value: bytes) -> list[bytes]:
     """The non-empty members of a comma-separated list, in lower case (RFC 9110 §5.6.1)."""
-    if b"," not in value:
-        member = value.strip(b" \t").lower()
-        return [member] if member else []
     return [member for raw in value.lower().split(b",") if (member := raw.strip(b" \t"))]

@@ -59,7 +59,9 @@ class Attempts:
         now = trio.current_time()
         cluster.budget.request(now)
         while True:
-            with await cluster.lease(call, self._choice, now) as lease:
+            call.exchange.phase = Phase.PICK
+            held = cluster.lease_nowait(call, self._choice, now)
+            with held or await cluster.lease(call, self._choice, now) as lease:
                 self._made += 1
                 upstream = UpstreamExchange(
                     call,

@@ -22,7 +22,6 @@ from attrs import field, frozen
 from trio_proxy.addresses import Address
 from trio_proxy.complaint import Complaint
 from trio_proxy.forwarding import Origin
-from trio_proxy.lifecycle import Phase
 from trio_proxy.messages import Request
 from trio_proxy.net.streams import Network
 from trio_proxy.policy.balance import make_balancer
@@ -300,35 +299,38 @@ class Cluster:
         """Log that failures are no longer retried, because too many were."""
         self._budget_spent.warn("pool %s: retry.budget_percent reached, not retrying", self.name)
 
-    async def lease(self, call: Call, choice: Choice, now: float) -> Lease:
-        """A connection or slot for one try, waiting in the queue if need be.
+    def lease_nowait(self, call: Call, choice: Choice, now: float) -> Lease | None:
+        """A connection or slot for one try, None if it has to wait; enter it at once.
 
-        Enter the lease at once, with no await in between. Raises ProxyError.
+        Raises ProxyError.
         """
-        call.exchange.phase = Phase.PICK
-        connection = None
         # Who comes now must not overtake those who wait for the same.
-        if not self.queue.has_general or choice.is_particular:
-            connection = self._assign(call, choice, now)
-        if connection is None:
-            if not len(self.queue):
-                self._attention.set()
-            connection = await self.queue.wait(call, choice)
-        return Lease(self, call, connection)
+        if self.queue.has_general and not choice.is_particular:
+            return None
+        connection = self._maybe_assign(call, choice, now)
+        return None if connection is None else Lease(self, call, connection)
 
-    def _maybe_assign(self, holder: Holder, choice: Choice) -> UpstreamConnection | None:
-        return self._assign(holder, choice, trio.current_time())
+    async def lease(self, call: Call, choice: Choice, now: float) -> Lease:
+        """Wait in the queue for a connection or slot for one try; enter it at once.
 
-    def _assign(self, holder: Holder, choice: Choice, now: float) -> UpstreamConnection | None:
+        Raises ProxyError.
+        """
+        if not len(self.queue):
+            self._attention.set()
+        return Lease(self, call, await self.queue.wait(call, choice, now))
+
+    def _maybe_assign(
+        self, holder: Holder, choice: Choice, now: float
+    ) -> UpstreamConnection | None:
         while (upstream := self._picker.pick(choice, now)) is not None:
             connection = upstream.maybe_lease(holder, now)
             if connection is not None:
                 return connection
         return None
 
-    def give_back(self, connection: UpstreamConnection) -> None:
-        """End a lease whose connection can be used again."""
-        connection.upstream.give_back(connection)
+    def give_back(self, connection: UpstreamConnection, now: float | None = None) -> None:
+        """End a lease whose connection can be used again; ``now`` saves asking for the time."""
+        connection.upstream.give_back(connection, now)
         if self._reaper_parked:
             self._reaper_wakeup.set()
 

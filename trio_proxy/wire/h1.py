@@ -4,8 +4,12 @@ A `ServerWire` lives as long as a client connection, a `ClientWire` as long as a
 connection; each takes a fresh h11 state machine for every request, so that no state leaks from
 one exchange into the next. Who does what:
 
-- Heads are found and checked here (`grammar`), then parsed by h11; what is sent is always written
-  by h11 from checked fields, never copied from what came.
+- Heads are found, checked and understood here (`grammar`, `fields`). h11 is told of each what its
+  state machine acts upon (`standins`), so it still judges what may follow what, and decodes and
+  encodes chunks; it does not parse anew what a stricter reader has parsed.
+- What is sent is never copied from what came: h11 writes the first line and the framing, and the
+  checked fields on which no framing depends are written between them (`heads`). Everything that
+  it acts upon or would refuse goes through h11.
 - Chunked bodies are checked by `ChunkGuard`, decoded and encoded by h11.
 - A body of known length is opaque. Its bytes are counted here and may bypass `feed` altogether
   (`count_bypassed`), so that a large one can move from socket to socket without becoming small

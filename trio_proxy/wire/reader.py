@@ -75,9 +75,9 @@ class Wire:
         self.body_complete = body.is_empty
         self.remaining = body.length
         self.trailers = ()
-        is_chunked = body.framing is Framing.CHUNKED
-        limits = self._limits
-        self._guard = ChunkGuard(limits.head_bytes, limits.fields) if is_chunked else None
+        self._guard = None
+        if body.framing is Framing.CHUNKED:
+            self._guard = ChunkGuard(self._limits.head_bytes, self._limits.fields)
 
     def take_body(self) -> bytes:
         """The decoded body bytes that have been fed, possibly none; sets `body_complete`.

@@ -94,12 +94,19 @@ def _interpret(
 _FRAMING = names.CONTENT_LENGTH | names.TRANSFER_ENCODING
 
 
+#: What Connection says nearly always; one list for all heads, which nobody changes.
+_USUAL_OPTIONS = {
+    value: list_members(value) for value in (b"keep-alive", b"Keep-Alive", b"close", b"Close")
+}
+
+
 def connection_options(values: dict[int, list[bytes]]) -> Sequence[bytes]:
     """The members of Connection, in lower case."""
     named = values.get(names.CONNECTION)
     if named is None:
         return ()
-    return list_members(named[0] if len(named) == 1 else b",".join(named))
+    value = named[0] if len(named) == 1 else b",".join(named)
+    return _USUAL_OPTIONS.get(value) or list_members(value)
 
 
 def _request_body(values: dict[int, list[bytes]], is_http11: bool) -> Body:
