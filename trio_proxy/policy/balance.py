@@ -193,6 +193,7 @@ class LeastConnections:
         return self._turns.choose(tied, key, random)
 
     def keep(self, names: Collection[str]) -> None:
+        self._standing = None
         self._turns.keep(names)
 
 
@@ -232,7 +233,8 @@ class RandomTwo:
         return first
 
     def keep(self, names: Collection[str]) -> None:
-        """Nothing is remembered."""
+        """Nothing is remembered of any member."""
+        self._standing = None
 
 
 class RendezvousHash:
@@ -276,7 +278,8 @@ class RendezvousHash:
         return self._highest(room, key)
 
     def keep(self, names: Collection[str]) -> None:
-        """Nothing is remembered."""
+        """Nothing is remembered of any member."""
+        self._standing = None
 
     def _highest(self, candidates: Sequence[C], key: int) -> C:
         """The candidate whose number, stretched by its weight, is highest."""

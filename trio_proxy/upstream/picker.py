@@ -116,6 +116,8 @@ class Picker:
             self._has_looked = True
             self._unfit = [each for each in primaries if not each.condition.is_fit]
             self._is_usual = bool(primaries) and not self._unfit
+            if self._is_usual:
+                self._all_were_out = False
         self._ready = tuple([each for each in primaries if each.is_ready])
         return self._ready
 
@@ -174,9 +176,9 @@ class Picker:
         """
         others = [each for each in found if each not in tried]
         return (
-            [each for each in others if each.condition.is_available(now)]
+            _available_of(others, now)
             or others
-            or [e for e in self._backups if e not in tried and e.condition.is_available(now)]
+            or [each for each in _available_of(self._backups, now) if each not in tried]
             or [each for each in found if tried[each] <= now]
             or found
         )
@@ -187,26 +189,22 @@ class Picker:
         return min((each.condition.changes_at(now) for each in members), default=math.inf)
 
     def _available(self, now: float) -> Sequence[Upstream]:
-        found = self._available_primaries(now)
+        found = _available_of(self._primaries, now)
         if found and self._all_were_out:
             # One is back: the others need not wait for fail_timeout, or it would carry all alone.
             self._all_were_out = False
             for each in self._primaries:
                 each.condition.let_try()
-            found = self._available_primaries(now)
+            found = _available_of(self._primaries, now)
         if found and not self._are_too_few(len(found)):
             return found
         if not found:
-            found = [each for each in self._backups if each.condition.is_available(now)]
+            found = _available_of(self._backups, now)
             if found:
                 return found
             return self._least_bad(now)
         self._panic("too few upstreams are available")
         return [each for each in self._primaries if each.condition.is_worth_a_try(now)]
-
-    def _available_primaries(self, now: float) -> Sequence[Upstream]:
-        conditions = [(each, each.condition) for each in self._primaries]
-        return [each for each, its in conditions if its.is_fit or its.is_available(now)]
 
     def _are_too_few(self, available: int) -> bool:
         """Whether the available primaries are below ``panic_percent``; a drain is no illness."""
@@ -240,3 +238,9 @@ class Picker:
                 Source.PROXY, Phase.PICK, Reason.BREAKER_OPEN, retry_after=retry_after
             )
         return ProxyError(Source.PROXY, Phase.PICK, Reason.NO_UPSTREAM)
+
+
+def _available_of(members: Sequence[Upstream], now: float) -> Sequence[Upstream]:
+    """Those of the members that are available; nearly all are fit, and have not to be asked."""
+    conditions = [(each, each.condition) for each in members]
+    return [each for each, its in conditions if its.is_fit or its.is_available(now)]

@@ -87,8 +87,8 @@ class Upstream:
     """One member of a pool: its connections, and its `Condition`.
 
     ``freed`` is called whenever a connection or a slot has become free, ``changed`` when its
-    condition or its weight is another, and ``room_changed`` when `is_ready` is for want of room or
-    because there is room again. The attributes ``name``, ``seed``, ``weight``, ``base_weight`` and
+    condition or its weight is another, and ``room_changed`` when it has no room any more or has
+    some again. The attributes ``name``, ``seed``, ``weight``, ``base_weight`` and
     ``in_flight`` are what balancers look at.
     """
 

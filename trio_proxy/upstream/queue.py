@@ -77,6 +77,8 @@ class Queue:
         #: Whether somebody waits who would take any upstream.
         self.has_general = False
         self._estimate = WaitEstimate()
+        #: To be told for how long each request held its connection, when it gives that back.
+        self.served = self._estimate.served
         self._delay = StandingDelay(self._rules.target_seconds)
         self._overloaded = False
         self._full = Complaint(log)
@@ -94,10 +96,6 @@ class Queue:
         self._rules = rules
         if not rules.is_lifo:
             self._overloaded = False
-
-    def served(self, seconds: float, now: float) -> None:
-        """A request has given its connection back ``now``, after so many seconds."""
-        self._estimate.served(seconds, now)
 
     async def wait(self, holder: Holder, choice: Choice, now: float) -> UpstreamConnection:
         """Wait for a connection from ``now`` on. Raises ProxyError."""
