@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from trio_proxy.server import garbage
 from trio_proxy.server.files import fit_to_open_files
 from trio_proxy.server.proxy import Proxy, open_proxy
 from trio_proxy.server.reload import Reloader
@@ -43,6 +44,7 @@ async def serve(
                     with _pid_file(settings.pid_file):
                         log.info("started from %s (pid %d)", source, os.getpid())
                         started(proxy)
+                        garbage.quieten()
                         await _obey(signals, proxy, Reloader(proxy, source, load, writer))
                 log.info("stopped")
             finally:
