@@ -58,7 +58,10 @@ class SocketStream:
         self._on_hangup: HangupCallback | None = None
         self._missed: tuple[bool, ...] = ()
         self._poller: select.poll | None = None
-        watch.add(sock, self._hangup)
+        self._register(watch)
+
+    def _register(self, watch: PeerWatch) -> None:
+        watch.add(self._socket, self._hangup)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"fd={self._socket.fileno()}"
@@ -137,8 +140,11 @@ class SocketStream:
             self._on_hangup = None
             self._poller = None  # it knows a number, which may soon be another socket's
             self._watch.remove(self._socket)
-            trio.lowlevel.notify_closing(self._socket)
+            self._wake_waiters()
             self._socket.close()
+
+    def _wake_waiters(self) -> None:
+        trio.lowlevel.notify_closing(self._socket)
 
     def abort(self) -> None:
         if not self._closed:
@@ -147,15 +153,6 @@ class SocketStream:
                     socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                 )
             self.close()
-
-
-def stream_of(sock: socket.socket, watch: PeerWatch) -> SocketStream:
-    """Wrap a connected socket; raises OSError if the peer has already gone."""
-    if sock.family == socket.AF_UNIX:
-        return SocketStream(sock, "unix:", watch)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    host: str = sock.getpeername()[0]
-    return SocketStream(sock, host.removeprefix("::ffff:").partition("%")[0], watch)
 
 
 class SocketListener:
@@ -184,6 +181,7 @@ class SocketListener:
                 return None
             raise
         try:
+            from trio_proxy.net.edges import stream_of
             return stream_of(sock, self._watch)
         except OSError as exc:
             sock.close()
