@@ -144,7 +144,10 @@ class Connection:
         self._service.observer.request_started()
         peer = self._stream.peer
         exchange = Exchange(
-            started_at=trio.current_time(), started_wall=time.time(), peer=peer, client_ip=peer
+            started_at=self._service.timers.now(),
+            started_wall=time.time(),
+            peer=peer,
+            client_ip=peer,
         )
         exchange.bytes_received = len(self._wire.leftover)
         return exchange
@@ -161,9 +164,10 @@ class Connection:
             origin = origin_of(request, exchange.peer, plan.rules, trusted=self._is_trusted(plan))
             exchange.client_ip, exchange.trace_id = origin.client_ip, origin.trace_id
             budget = inherited_budget(request, plan.rules) if origin.trusted else None
-            now = trio.current_time()
+            now = self._service.timers.now()
             watchdog.deadlines.start_total(now, budget)
-            self._check_request(request, plan, budget)
+            if self._was_reset or request.via or budget is not None or not request.body.is_empty:
+                self._check_request(request, plan, budget)
             body = ClientBody(
                 self._wire,
                 self._stream,
@@ -287,7 +291,7 @@ class Connection:
             exchange.error = ProxyError(Source.PROXY, exchange.phase, Reason.SHUTTING_DOWN)
         exchange.ended_in = exchange.phase if exchange.error is None else exchange.error.phase
         exchange.phase = Phase.LOG
-        exchange.ended_at = trio.current_time()
+        exchange.ended_at = self._service.timers.now()
         if exchange.error is not None:
             _close_the_case(exchange, exchange.error)
         self._exchange = self._sink = self._request = None
@@ -310,7 +314,7 @@ class Connection:
             return False  # the reader, or the tunnel, comes upon it in order
         if not sink.body.complete:
             return not sink.body.can_still_complete()
-        since = trio.current_time() - sink.body.completed_at
+        since = self._service.timers.now() - sink.body.completed_at
         return since > HALF_CLOSE_SECONDS + self._stream.hangup_lag
 
     def start_drain(self) -> None:

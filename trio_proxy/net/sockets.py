@@ -182,6 +182,7 @@ class SocketListener:
             raise
         try:
             from trio_proxy.net.edges import stream_of
+
             return stream_of(sock, self._watch)
         except OSError as exc:
             sock.close()

@@ -12,6 +12,7 @@ keep-alive timers, within 300 ms; here no deadline is ever late).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 
@@ -55,6 +56,8 @@ class Timers:
         self._tidy_at = SPARE_ENTRIES
         self._next_at = math.inf
         self._wakeup = trio.Event()
+        #: The event loop's time; `run` finds a shorter way to it than `trio.current_time` has.
+        self.now: Callable[[], float] = trio.current_time
 
     def __repr__(self) -> str:
         return f"<Timers entries={len(self._heap)} next={self._next_at:.3f}>"
@@ -80,6 +83,7 @@ class Timers:
 
     async def run(self) -> None:
         """Look at each when it is time, until cancelled."""
+        self.now = trio.lowlevel.current_clock().current_time
         while True:
             self._look(trio.current_time())
             self._wakeup = trio.Event()

@@ -98,7 +98,7 @@ class Watchdog(Timed):
             return  # the budget that ran out keeps its name
         self._wait = wait
         nearest = self.deadlines.nearest if self._try is None else self.deadlines.nearest_in_try
-        due, self._budget = nearest(wait, trio.current_time())
+        due, self._budget = nearest(wait, self.timers.now())
         self.due = due
         if due < self.look_at:
             self.timers.watch(self, due)
@@ -110,7 +110,7 @@ class Watchdog(Timed):
         """
         self.arm(wait)
         await stream.wait_readable()
-        if trio.current_time() >= self.due:
+        if self.timers.now() >= self.due:
             await self.too_late()
 
     async def too_late(self) -> None:
@@ -251,7 +251,7 @@ async def send_rest(
         while sent < len(view):
             watchdog.arm(wait)
             await stream.wait_writable()
-            if trio.current_time() >= watchdog.due:
+            if watchdog.timers.now() >= watchdog.due:
                 await watchdog.too_late()
             sent += stream.send_nowait(view[sent:])
 

@@ -56,7 +56,8 @@ class Attempts:
         Raises ProxyError if no try comes to an answer.
         """
         cluster, call = self._cluster, self._call
-        now = trio.current_time()
+        clock = call.watchdog.timers.now
+        now = clock()
         cluster.budget.request(now)
         while True:
             call.exchange.phase = Phase.PICK
@@ -76,10 +77,10 @@ class Attempts:
                         self._settle(lease)
                         return await upstream.relay(head)
                 finally:
-                    upstream.stop(trio.current_time())
+                    upstream.stop(clock())
                 await upstream.give_up()
             await self._prepare_next()
-            now = trio.current_time()
+            now = clock()
 
     async def _try(self, upstream: UpstreamExchange, lease: Lease) -> ResponseHead | None:
         """The response head to pass on; None if the request is to be sent again."""
@@ -112,7 +113,7 @@ class Attempts:
         self, lease: Lease, condition: str, *, was_sent: bool, retry_after: float = 0.0
     ) -> bool:
         """Decide on another try, and if there is to be one, how long to wait before it."""
-        rules, now = self._rules, trio.current_time()
+        rules, now = self._rules, self._call.watchdog.timers.now()
         if condition not in rules.on or rules.attempts == 1 or self._call.exchange.head_sent:
             return False
         self._choice.tried[lease.upstream] = now + retry_after

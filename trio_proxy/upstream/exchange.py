@@ -116,17 +116,17 @@ class UpstreamExchange:
             await self._give_up_stale_try()
             stream = self._send(await lease.dial())
             head = await self._await_head(stream)
-        if self._has_next and self._is_replayable and self._is_worth_holding(head):
+        if self._has_next and not self._wire.leftover and self._is_worth_holding(head):
             await self._await_body(stream)
         self._head = head
-        self.head_at = trio.current_time()
+        self.head_at = self._call.watchdog.timers.now()
         self._record.outcome = str(head.status)
         self._record.head_seconds = self.head_at - self._tried_at
         return head
 
     def _failed_at_once(self) -> bool:
         """A stale connection shows within a round trip; what dies later dies of the request."""
-        return trio.current_time() - self._tried_at <= STALE_SECONDS
+        return self._call.watchdog.timers.now() - self._tried_at <= STALE_SECONDS
 
     async def relay(self, head: ResponseHead) -> Fields:
         """Relay the answer into the sink but for its end; its trailers are returned.
@@ -177,7 +177,7 @@ class UpstreamExchange:
         return stream
 
     def _is_worth_holding(self, head: ResponseHead) -> bool:
-        if self._wire.leftover or self._is_uploading():
+        if not self._is_replayable or self._is_uploading():
             return False
         return head.body.framing is Framing.LENGTH and head.body.length > 0
 
@@ -189,7 +189,7 @@ class UpstreamExchange:
         """
         watchdog, deadlines = self._call.watchdog, self._call.watchdog.deadlines
         deadlines.stop_try()  # the head has come in time
-        remaining = deadlines.remaining_total(trio.current_time())
+        remaining = deadlines.remaining_total(self._call.watchdog.timers.now())
         data: bytes | None = None
         with trio.move_on_after(min(HEAD_HOLD_SECONDS, remaining / 2)):
             try:
@@ -201,7 +201,7 @@ class UpstreamExchange:
         self._wire.feed(data or b"")
 
     async def _give_up_stale_try(self) -> None:
-        now = trio.current_time()
+        now = self._call.watchdog.timers.now()
         self._record.outcome = STALE
         self._record.seconds = now - self._tried_at
         self._record = Try(self._exchange.upstream)
@@ -225,7 +225,7 @@ class UpstreamExchange:
         """Send the head and what is there of the body in one go; an `Upload` sends the rest."""
         self._exchange.phase = Phase.SEND
         call, wire, body = self._call, self._wire, self._body
-        remaining = call.watchdog.deadlines.remaining_total(trio.current_time())
+        remaining = call.watchdog.deadlines.remaining_total(self._call.watchdog.timers.now())
         if remaining <= 0:
             # Without this a request could leave whose answer nobody will wait for.
             raise ProxyError(Source.PROXY, Phase.SEND, Reason.TOTAL_TIMEOUT)
@@ -285,7 +285,7 @@ class UpstreamExchange:
         if self._exchange.phase in (Phase.SEND, Phase.AWAIT_HEAD):
             self._exchange.phase = self._phase_before_head()
         if self._upload is not None and self._upload.complete:
-            self._lease.turn_began = trio.current_time()
+            self._lease.turn_began = self._call.watchdog.timers.now()
         if self._reader is not None:
             self._reader.turn_changed(is_uploading=self._is_uploading())
 
@@ -296,7 +296,8 @@ class UpstreamExchange:
         return self._upload is not None and self._upload.is_moving
 
     async def _await_head(self, stream: Stream) -> ResponseHead:
-        self._exchange.phase = self._phase_before_head()
+        is_sent = self._upload is None
+        self._exchange.phase = Phase.AWAIT_HEAD if is_sent else self._phase_before_head()
         wire = self._wire
         heard_anything = False
         interims = 0

@@ -7,8 +7,6 @@ import math
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import trio
-
 from trio_proxy.errors import ProxyError, Reason, Source
 from trio_proxy.lifecycle import Phase
 from trio_proxy.net.resolver import LookupFailed
@@ -65,7 +63,7 @@ class Lease:
             stream = await self._cluster.directory.network.dial(self.upstream.address)
         except OSError as exc:
             raise _dial_error(exc) from exc
-        if trio.current_time() >= call.watchdog.due:
+        if self._call.watchdog.timers.now() >= call.watchdog.due:
             stream.close()
             await call.watchdog.too_late()
         self.connection.opened(stream)
@@ -83,7 +81,7 @@ class Lease:
     def failed(self, error: ProxyError) -> None:
         """The try has failed before a response head; only the upstream's own faults count."""
         self._has_failed = True
-        now = trio.current_time()
+        now = self._call.watchdog.timers.now()
         if error.reason in _OUT_OF_TIME:
             self._cluster.queue.served(math.inf, now)  # that long at least
         if error.source is Source.UPSTREAM and self._had_its_time(error, now):
@@ -105,7 +103,7 @@ class Lease:
         traceback: TracebackType | None,
     ) -> None:
         self._call.exchange.leases -= 1
-        now = trio.current_time()
+        now = self._call.watchdog.timers.now()
         if exc is None and not self._has_failed:
             self._cluster.queue.served(now - self.connection.leased_at, now)
         elif not self._is_reported:
@@ -113,7 +111,7 @@ class Lease:
         if not self._is_reported:
             self.upstream.condition.abandoned(self.connection.ticket, now)
         if self.reusable and exc is None:
-            self._cluster.give_back(self.connection)
+            self._cluster.give_back(self.connection, now)
         else:
             self.upstream.discard(self.connection)
 
