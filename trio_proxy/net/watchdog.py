@@ -8,9 +8,8 @@ scope has no deadline of its own; `Timers` cancels it, so that one scope does fo
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TypeVar
 
 import trio
 
@@ -33,22 +32,23 @@ _BLAME = {
 }
 
 
-T = TypeVar("T")
+#: The budgets that end an exchange, also while a try is under way: that is not its business.
+_OF_EXCHANGE = frozenset(("total", "client_write"))
 
 
 class Watchdog(Timed):
     """The cancel scope of one task, for one exchange or many, and why it was cancelled.
 
     Use ``with watchdog:`` once; afterwards ask `was_cancelled`, and `failure` for the reason.
-    Inside, `within_try` runs what may fail without ending the exchange.
+    Between `start_try` and `stop_try`, a budget may run out without ending the exchange.
     """
 
     __slots__ = (
         "_aborted",
         "_budget",
         "_failed_try",
+        "_interrupt",
         "_scope",
-        "_try",
         "_try_is_over",
         "_turns",
         "_wait",
@@ -60,7 +60,7 @@ class Watchdog(Timed):
         super().__init__(timers)
         self.deadlines = deadlines
         self._scope = trio.CancelScope()
-        self._try: trio.CancelScope | None = None
+        self._interrupt: Callable[[], None] | None = None
         self._try_is_over = False
         self._budget = self._wait = ""
         self._aborted: ProxyError | None = None
@@ -97,7 +97,7 @@ class Watchdog(Timed):
         if self.is_over or self._try_is_over:
             return  # the budget that ran out keeps its name
         self._wait = wait
-        nearest = self.deadlines.nearest if self._try is None else self.deadlines.nearest_in_try
+        nearest = self.deadlines.nearest_in_try if self._interrupt else self.deadlines.nearest
         due, self._budget = nearest(wait, self.timers.now())
         self.due = due
         if due < self.look_at:
@@ -114,16 +114,20 @@ class Watchdog(Timed):
             await self.too_late()
 
     async def too_late(self) -> None:
-        """The deadline has passed, though `Timers` may not have seen it yet: be cancelled."""
+        """The deadline has passed, though `Timers` may not have seen it yet: do not go on.
+
+        Raises what the wait would have raised, had `Timers` been in time.
+        """
         self.due = math.inf
         self.expire()
         await trio.lowlevel.checkpoint()
+        raise trio.ClosedResourceError("the try is over")
 
     def expire(self) -> None:
-        if self._try is None or self._budget == "total":
+        if self._interrupt is None or self._budget in _OF_EXCHANGE:
             self.cancel(f"{self._budget} deadline")
-        elif not self._try_is_over:
-            self._end_try(f"{self._budget} deadline")
+        else:
+            self._end_try()
 
     def cancel(self, reason: str) -> None:
         """End what runs inside, at its next checkpoint."""
@@ -136,48 +140,49 @@ class Watchdog(Timed):
             self._aborted = error
             self.cancel(str(error))
 
-    async def within_try(
-        self, exchange: Exchange, work: Callable[[], Awaitable[T]], now: float
-    ) -> T:
-        """Await one try at an upstream, which begins ``now``.
+    def start_try(self, now: float, interrupt: Callable[[], None]) -> None:
+        """One try at an upstream begins.
 
-        Raises ProxyError if a budget of it runs out meanwhile.
-
-        What ends the whole exchange, as its total budget does, goes through as a cancellation.
+        When a budget of it runs out, ``interrupt`` is called: it has whatever the task waits for
+        fail. That costs less than a scope for each try, and a connection whose time was up has to
+        be closed anyway. What ends the whole exchange, as its total budget does, still cancels.
         """
-        if self.is_over:
-            await trio.lowlevel.checkpoint()  # nothing may be sent any more
         self._failed_try = None
+        self._try_is_over = False
+        self._interrupt = interrupt
         self._arm_total()
         self.deadlines.start_try(now)
-        self._try = trio.CancelScope()
-        with self._try:
-            try:
-                return await work()
-            finally:
-                self._try, self._try_is_over = None, False
-                self.deadlines.stop_try()
-                budget = self._budget
-                if not self.is_over:
-                    self._arm_total()
-        raise self._failed_try or self._out_of_time(exchange, budget)
+
+    def stop_try(self) -> None:
+        """The try has its response head, or has failed."""
+        self._interrupt = None
+        self._try_is_over = False
+        self.deadlines.stop_try()
+        if not self.is_over:
+            self._arm_total()
 
     def _arm_total(self) -> None:
         self._budget = "total"
         self.put_off(self.deadlines.total_at)
 
-    def _end_try(self, reason: str) -> None:
-        assert self._try is not None
-        self._try_is_over = True
-        self._try.cancel(reason=reason)
+    def _end_try(self) -> None:
+        if self._interrupt is not None and not self._try_is_over:
+            self._try_is_over = True
+            self._interrupt()
 
     def fail_try(self, error: ProxyError) -> None:
         """End the try under way from outside; beyond the response head, the exchange."""
-        if self._try is None:
+        if self._interrupt is None:
             self.abort(error)
-        elif self._failed_try is None:
+        elif not self._try_is_over:
             self._failed_try = error
-            self._end_try(str(error))
+            self._end_try()
+
+    def try_failure(self, exchange: Exchange) -> ProxyError | None:
+        """Why the try under way was interrupted; None if it was not."""
+        if not self._try_is_over:
+            return None
+        return self._failed_try or self._out_of_time(exchange, self._budget)
 
     @property
     def wait(self) -> str:

@@ -84,11 +84,12 @@ class Attempts:
 
     async def _try(self, upstream: UpstreamExchange, lease: Lease) -> ResponseHead | None:
         """The response head to pass on; None if the request is to be sent again."""
-        call = self._call
+        watchdog = self._call.watchdog
+        if watchdog.is_over:
+            await trio.lowlevel.checkpoint()  # nothing may be sent any more
+        watchdog.start_try(lease.connection.leased_at, lease.interrupt)
         try:
-            head = await call.watchdog.within_try(
-                call.exchange, upstream.await_head, lease.connection.leased_at
-            )
+            head = await upstream.await_head()
         except ProxyError as exc:
             upstream.note_failure(exc)
             # A client that waits for a 100 is as late as the upstream (RFC 9110 §10.1.1).
@@ -97,6 +98,8 @@ class Attempts:
             if not self._may_go_on(lease, condition_of(exc), was_sent=was_sent(exc)):
                 raise
             return None
+        finally:
+            watchdog.stop_try()
         lease.answered(head.status, upstream.head_at)
         if head.status < 400:
             return head

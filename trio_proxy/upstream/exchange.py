@@ -324,7 +324,8 @@ class UpstreamExchange:
             else:
                 data = await receive_later(stream, READ_SIZE, self._call.watchdog, "read")
         except (OSError, trio.ClosedResourceError) as exc:
-            raise self._reset(str(exc), first) from exc
+            failure = self._call.watchdog.try_failure(self._exchange)
+            raise failure or self._reset(str(exc), first) from exc
         if not data:
             raise self._reset("closed before the response head was complete", first)
         return data

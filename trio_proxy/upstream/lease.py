@@ -7,6 +7,8 @@ import math
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import trio
+
 from trio_proxy.errors import ProxyError, Reason, Source
 from trio_proxy.lifecycle import Phase
 from trio_proxy.net.resolver import LookupFailed
@@ -29,6 +31,7 @@ class Lease:
     __slots__ = (
         "_call",
         "_cluster",
+        "_dialling",
         "_has_failed",
         "_is_reported",
         "connection",
@@ -42,6 +45,7 @@ class Lease:
         self._call = call
         self._is_reported = False
         self._has_failed = False
+        self._dialling: trio.CancelScope | None = None
         self.connection = connection
         self.upstream: Upstream = connection.upstream
         #: When it became the upstream's turn: it has the connection, and the whole request.
@@ -59,15 +63,30 @@ class Lease:
         call = self._call
         call.exchange.phase = Phase.CONNECT
         call.watchdog.arm("connect")
-        try:
-            stream = await self._cluster.directory.network.dial(self.upstream.address)
-        except OSError as exc:
-            raise _dial_error(exc) from exc
-        if self._call.watchdog.timers.now() >= call.watchdog.due:
-            stream.close()
-            await call.watchdog.too_late()
+        with trio.CancelScope() as self._dialling:
+            if failure := call.watchdog.try_failure(call.exchange):
+                raise failure
+            try:
+                stream = await self._cluster.directory.network.dial(self.upstream.address)
+            except OSError as exc:
+                raise _dial_error(exc) from exc
+            if call.watchdog.timers.now() >= call.watchdog.due:
+                stream.close()
+                await call.watchdog.too_late()
+        if self._dialling.cancelled_caught:
+            failure = call.watchdog.try_failure(call.exchange)
+            assert failure is not None
+            raise failure
+        self._dialling = None
         self.connection.opened(stream)
         return stream
+
+    def interrupt(self) -> None:
+        """Have whatever the try waits for fail: its time is up."""
+        if self._dialling is not None:
+            self._dialling.cancel(reason="the try is over")
+        else:
+            self.connection.close_stream()
 
     def start_afresh(self) -> None:
         """Close a stale connection but keep its slot for a new one."""
