@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 
 _WANTED = os.environ.get("TRIO_PROXY_H11", "")
 
-if TYPE_CHECKING:
-    import h11
-elif _WANTED == "h11":
+if TYPE_CHECKING or _WANTED == "h11":
     import h11
 elif _WANTED in ("", "h11_mypyc"):
     try:
