@@ -26,7 +26,7 @@ def markdown(results: Results, pictures: list[str] | None = None) -> str:
         if text := tables.of(results, name):
             section = results.section(name)
             parts += [f"### {title}", text, _measured(section)]
-            parts += [f"- {note}" for note in section.notes]
+            parts += ["\n".join(f"- {note}" for note in section.notes)] if section.notes else []
             if pictures and plots.file_name(name) in pictures:
                 parts.append(_picture(plots.file_name(name), title))
     return "\n\n".join(parts)

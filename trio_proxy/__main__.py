@@ -17,7 +17,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _open_standard_streams()
-    from trio_proxy.cli import commands
+    try:
+        from trio_proxy.cli import commands
+    except ImportError as exc:
+        sys.exit(f"trio-proxy: {exc}")
 
     commands(prog_name="trio-proxy")
 

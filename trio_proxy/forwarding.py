@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import attrs
-from attrs import Factory, frozen
+from attrs import Factory, define, frozen
 
 from trio_proxy.messages import Request, first_value
 
@@ -63,7 +63,7 @@ class HeaderRules:
         return any((mapped or address) in network for network in self.trusted)
 
 
-@frozen
+@define
 class Origin:
     """Where a request came from, as it is told to the upstream and to the log."""
 
@@ -75,11 +75,14 @@ class Origin:
     trusted: bool
 
 
+#: The variant's digit of a UUID (RFC 9562 §4.1) for a random one.
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 def new_trace_id() -> str:
     """A random UUID (version 4, RFC 9562); cheaper than `uuid.uuid4` by the object it builds."""
     text = os.urandom(16).hex()
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 
 def origin_of(request: Request, peer: str, rules: HeaderRules, *, trusted: bool) -> Origin:

@@ -2,8 +2,8 @@
 
 Hop-by-hop fields end here (RFC 9110 §7.6.1), and so does every forwarding field that a client
 without our trust sent: a field that an upstream may believe is either from a trusted proxy or
-from us. Names are compared with ``_`` read as ``-``, because CGI, WSGI and many frameworks cannot
-tell ``X_Real_IP`` from ``X-Real-IP`` either.
+from us. What a name means, `trio_proxy.names` tells; heads that come from the wire are sorted by
+it already (`SortedFields`), so for most of them there is nothing left to decide.
 """
 
 from __future__ import annotations
@@ -15,40 +15,30 @@ from email.utils import formatdate
 from functools import lru_cache
 
 from trio_proxy.forwarding import PROXY_NAME, HeaderRules, Origin, forwarded_element, grpc_timeout
-from trio_proxy.messages import Field, Fields, Request, ResponseHead, first_value
-
-#: Ends at this hop in both directions.
-HOP_BY_HOP = frozenset(
-    (
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-        b"http2-settings",
-    )
+from trio_proxy.messages import (
+    Field,
+    Fields,
+    Request,
+    ResponseHead,
+    SortedFields,
+    first_value,
+)
+from trio_proxy.names import (
+    DATE,
+    FORWARDING,
+    GRPC_TIMEOUT,
+    HOP_BY_HOP,
+    KINDS,
+    REWRITTEN,
+    TRACE_ID,
+    key_of,
 )
 
-#: Written anew by the proxy: framing is decided here, Host comes first.
-_REWRITTEN = frozenset(
+_NOT_IN_TRAILERS = HOP_BY_HOP | TRACE_ID | REWRITTEN | FORWARDING
+
+#: Frames, routes, authorises or modifies a message, so it must come before the body.
+_NEVER_IN_TRAILERS = frozenset(
     (
-        b"content-length",
-        b"host",
-        b"expect",
-        b"x-trace-id",
-        b"x-real-ip",
-        b"x-forwarded-for",
-        b"x-forwarded-proto",
-        b"x-forwarded-host",
-    )
-)
-_NEVER_IN_TRAILERS = HOP_BY_HOP | frozenset(
-    (
-        b"content-length",
-        b"host",
         b"authorization",
         b"cookie",
         b"set-cookie",
@@ -57,10 +47,8 @@ _NEVER_IN_TRAILERS = HOP_BY_HOP | frozenset(
         b"content-range",
         b"trailer",
         b"cache-control",
-        b"expect",
         b"max-forwards",
         b"range",
-        b"x-trace-id",
         b"via",
     )
 )
@@ -77,23 +65,7 @@ def upstream_fields(
     """The fields of the request that goes to the upstream, without the framing field."""
     host = request.host if rules.preserve_host and request.host else upstream_host
     fields: list[Field] = [(b"Host", host)]
-    dropped = _declared_hop_by_hop(request.options)
-    for field in request.fields:
-        name = field[0].lower().replace(b"_", b"-")
-        if name in HOP_BY_HOP or name in _REWRITTEN or name in dropped:
-            continue
-        if name == b"grpc-timeout":
-            # It is told anew: the upstream may believe us, so a stranger must not speak through us.
-            if not math.isinf(remaining_seconds):
-                fields.append((field[0], grpc_timeout(remaining_seconds)))
-                continue
-            if not origin.trusted:
-                continue
-        if name == rules.deadline_key or (
-            not origin.trusted and (name.startswith(b"x-forwarded-") or name == b"forwarded")
-        ):
-            continue
-        fields.append(field)
+    fields += _crossing(request, origin, rules, remaining_seconds)
     fields += (
         (b"X-Forwarded-For", origin.forwarded_for),
         (b"X-Forwarded-Proto", origin.proto),
@@ -103,7 +75,7 @@ def upstream_fields(
     fields += (
         (b"X-Real-IP", origin.client_ip.encode()),
         (b"X-Trace-ID", origin.trace_id.encode()),
-        (b"Via", request.version + b" " + PROXY_NAME),
+        _via(request.version),
     )
     if rules.forwarded:
         fields.append((b"Forwarded", forwarded_element(origin)))
@@ -117,6 +89,34 @@ def upstream_fields(
     return fields
 
 
+def _crossing(
+    request: Request, origin: Origin, rules: HeaderRules, remaining_seconds: float
+) -> list[Field]:
+    """The client's own fields that go on to the upstream."""
+    fields, dropped = request.fields, _declared_hop_by_hop(request.options)
+    unusual = GRPC_TIMEOUT | FORWARDING if origin.trusted else GRPC_TIMEOUT
+    if type(fields) is SortedFields and not (
+        fields.kinds & unusual or dropped or rules.deadline_key
+    ):
+        return fields.plain
+    crossing = []
+    for field in fields:
+        kinds, name = KINDS[field[0]], key_of(field[0])
+        if kinds & (HOP_BY_HOP | TRACE_ID | REWRITTEN) or name in dropped:
+            continue
+        if kinds & GRPC_TIMEOUT:
+            # It is told anew: the upstream may believe us, so a stranger must not speak through us.
+            if not math.isinf(remaining_seconds):
+                crossing.append((field[0], grpc_timeout(remaining_seconds)))
+                continue
+            if not origin.trusted:
+                continue
+        if name == rules.deadline_key or (kinds & FORWARDING and not origin.trusted):
+            continue
+        crossing.append(field)
+    return crossing
+
+
 def _declared_hop_by_hop(options: Sequence[bytes]) -> frozenset[bytes]:
     """The fields that Connection names besides its own two options (RFC 9110 §7.6.1)."""
     if not options or options in ([b"keep-alive"], [b"close"]):
@@ -127,22 +127,34 @@ def _declared_hop_by_hop(options: Sequence[bytes]) -> frozenset[bytes]:
 _NOTHING: frozenset[bytes] = frozenset()
 
 
+@lru_cache(maxsize=8)
+def _via(version: bytes) -> Field:
+    return (b"Via", version + b" " + PROXY_NAME)
+
+
 def client_fields(head: ResponseHead, trace_id: str) -> list[Field]:
     """The fields of a response that goes to the client, without the framing field."""
+    sorted_fields, dropped = head.fields, _declared_hop_by_hop(head.options)
+    if type(sorted_fields) is SortedFields and not dropped:
+        fields = sorted_fields.plain.copy()
+        has_date = bool(sorted_fields.kinds & DATE)
+    else:
+        fields = _without(head, HOP_BY_HOP | TRACE_ID)
+        has_date = first_value(fields, b"date") is not None
+    if head.status >= 200 and not has_date:
+        fields.append((b"Date", http_date()))  # RFC 9110 §6.6.1
+    fields += (_via(head.version), (b"X-Trace-ID", trace_id.encode()))
+    return fields
+
+
+def _without(head: ResponseHead, ending: int) -> list[Field]:
+    """The fields of a response but for those of the kinds ``ending`` and those Connection names."""
     dropped = _declared_hop_by_hop(head.options)
-    fields = [
+    return [
         field
         for field in head.fields
-        if (name := field[0].lower().replace(b"_", b"-")) not in HOP_BY_HOP
-        and name != b"content-length"
-        and name != b"x-trace-id"
-        and name not in dropped
+        if not KINDS[field[0]] & ending and key_of(field[0]) not in dropped
     ]
-    if head.status >= 200 and first_value(fields, b"date") is None:
-        fields.append((b"Date", http_date()))  # RFC 9110 §6.6.1
-    fields.append((b"Via", head.version + b" " + PROXY_NAME))
-    fields.append((b"X-Trace-ID", trace_id.encode()))
-    return fields
 
 
 def http_date() -> bytes:
@@ -157,21 +169,11 @@ def _http_date_of(second: int) -> bytes:
 
 def interim_fields(head: ResponseHead, trace_id: str) -> list[Field]:
     """The fields of a 1xx response; a 101 keeps the two that make it one."""
-    fields = client_fields(head, trace_id) if head.status == 101 else _end_to_end(head)
-    if head.status == 101:
-        fields += ((b"Connection", b"upgrade"), (b"Upgrade", head.upgrade))
+    if head.status != 101:
+        return _without(head, HOP_BY_HOP)
+    fields = client_fields(head, trace_id)
+    fields += ((b"Connection", b"upgrade"), (b"Upgrade", head.upgrade))
     return fields
-
-
-def _end_to_end(head: ResponseHead) -> list[Field]:
-    dropped = _declared_hop_by_hop(head.options)
-    return [
-        field
-        for field in head.fields
-        if (name := field[0].lower().replace(b"_", b"-")) not in HOP_BY_HOP
-        and name != b"content-length"
-        and name not in dropped
-    ]
 
 
 def trailer_fields(
@@ -188,10 +190,8 @@ def trailer_fields(
     return [
         field
         for field in trailers
-        if (name := field[0].lower().replace(b"_", b"-")) not in _NEVER_IN_TRAILERS
+        if not KINDS[field[0]] & _NOT_IN_TRAILERS
+        and (name := key_of(field[0])) not in _NEVER_IN_TRAILERS
         and name not in dropped
         and name != deadline_header
-        and not name.startswith(b"x-forwarded-")
-        and name not in _REWRITTEN
-        and name != b"forwarded"
     ]

@@ -10,10 +10,24 @@ import enum
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from attrs import define, frozen
+from attrs import define
 
 Field: TypeAlias = tuple[bytes, bytes]
 Fields: TypeAlias = Sequence[Field]
+
+
+class SortedFields(list[Field]):
+    """The fields of a head as they were read, with what was seen of them in the same pass.
+
+    ``plain`` are those that simply go on to the other side, in order; ``kinds`` is the OR of what
+    `trio_proxy.names` says about all of them. Who wants other fields puts another list in its
+    place: a change of this one would not be noticed.
+    """
+
+    __slots__ = ("kinds", "plain")
+
+    kinds: int
+    plain: list[Field]
 
 
 class Framing(enum.Enum):
@@ -25,18 +39,21 @@ class Framing(enum.Enum):
     CLOSE = "close"
 
 
-@frozen
+@define(init=False)
 class Body:
     """The framing of one message body; ``length`` in bytes only for `Framing.LENGTH`."""
 
     framing: Framing
-    length: int = 0
+    length: int
+    is_empty: bool
 
-    @property
-    def is_empty(self) -> bool:
-        return self.framing is Framing.NONE or (self.framing is Framing.LENGTH and not self.length)
+    def __init__(self, framing: Framing, length: int = 0) -> None:
+        self.framing = framing
+        self.length = length
+        self.is_empty = not length and framing in _WITHOUT_MORE
 
 
+_WITHOUT_MORE = (Framing.NONE, Framing.LENGTH)
 NO_BODY = Body(Framing.NONE)
 CHUNKED_BODY = Body(Framing.CHUNKED)
 CLOSE_DELIMITED_BODY = Body(Framing.CLOSE)

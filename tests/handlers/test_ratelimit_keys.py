@@ -21,6 +21,7 @@ from trio_proxy.handlers.ratelimit import (
 )
 from trio_proxy.lifecycle import Exchange, Phase
 from trio_proxy.messages import NO_BODY, Field, Request
+from trio_proxy.net.timers import Timers
 from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.policy.deadlines import Deadlines
 from trio_proxy.policy.ratelimit import Grant, Rate, rate_limit_fields
@@ -147,7 +148,7 @@ async def send(
     """The exchange, the fields for the answer, and the refusal."""
     exchange = Exchange(started_at=0, started_wall=0, peer=client_ip)
     sink: Any = SimpleNamespace(
-        extra_fields=[(b"Other", b"field")], watchdog=Watchdog(Deadlines({}))
+        extra_fields=[(b"Other", b"field")], watchdog=Watchdog(Deadlines({}), Timers())
     )
     try:
         await limited.handle(exchange, make_request(*fields), from_client(client_ip), sink)

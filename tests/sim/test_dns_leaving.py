@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from conversation import Speaker
 from naming import A_IP, B_IP, HOST, NamedNet, named_world, shown
 from pools import A, B, ask, metric, serve, told
@@ -105,6 +106,7 @@ async def test_after_drain_ms_a_request_is_cut_off() -> None:
         assert now_ms() == 35_000
         for peer in w.upstreams[0].peers:
             await how_it_ends(peer)
+        await trio.testing.wait_all_tasks_blocked()
         assert now_ms() == 35_000
         assert shown(w) == [B]
     assert {exchange.error and exchange.error.reason for exchange in w.exchanges} == {

@@ -13,6 +13,7 @@ from trio_proxy.errors import ProxyError
 from trio_proxy.forwarding import Origin
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import NO_BODY, Field, Request
+from trio_proxy.net.timers import Timers
 from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.policy.deadlines import Deadlines
 from trio_proxy.server.ratelimits import RateLimits
@@ -60,7 +61,7 @@ async def test_the_table_is_empty_again_some_time_after_a_flood() -> None:
 class FakeSink:
     """As much of a sink as the limit touches: a hundred thousand connections take too long."""
 
-    watchdog = Watchdog(Deadlines({}))
+    watchdog = Watchdog(Deadlines({}), Timers())
 
     def __init__(self) -> None:
         self.extra_fields: list[Field] = []

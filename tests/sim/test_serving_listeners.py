@@ -123,7 +123,7 @@ async def test_an_error_in_a_connection_does_not_end_the_server(
     async with world(errors_in_log=True) as w:
         w.upstreams[0].serve()
         with monkeypatch.context() as patch:
-            patch.setattr("trio_proxy.front.connection.Connection._serve_one", explode)
+            patch.setattr("trio_proxy.front.connection.Connection._serve", explode)
             broken = await w.client()
             assert await broken.receive_all() == b""
         assert (await (await w.client()).ask(GET)).status == 200

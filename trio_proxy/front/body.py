@@ -18,8 +18,11 @@ from trio_proxy.wire.reader import Chunk
 class ClientBody:
     """`RequestBody` on an HTTP/1.1 connection.
 
-    ``max_bytes`` bounds a body of unknown length as it is read; 0 stands for no limit.
+    ``max_bytes`` bounds a body of unknown length as it is read; 0 stands for no limit. ``now`` is
+    when the head was complete.
     """
+
+    __slots__ = ("_buffer", "_exchange", "_room", "_stream", "_wire", "completed_at")
 
     def __init__(
         self,
@@ -28,6 +31,7 @@ class ClientBody:
         exchange: Exchange,
         relay_buffer: memoryview,
         max_bytes: int,
+        now: float,
     ) -> None:
         self._wire = wire
         self._stream = stream
@@ -35,7 +39,7 @@ class ClientBody:
         self._buffer = relay_buffer
         self._room = max_bytes or math.inf
         #: When the last byte of the request was read; infinite before.
-        self.completed_at = trio.current_time() if wire.body_complete else math.inf
+        self.completed_at = now if wire.body_complete else math.inf
 
     @property
     def complete(self) -> bool:
@@ -77,8 +81,7 @@ class ClientBody:
         """Bytes of a body of known length, past the wire's buffer."""
         buffer = self._buffer[: self._wire.remaining]
         while (size := self._stream.receive_into_nowait(buffer)) is None:
-            watchdog.arm(wait)
-            await self._stream.wait_readable()
+            await watchdog.wait_readable(self._stream, wait)
         if not size:
             raise self._gone(f"{self._wire.remaining} bytes of the body are missing")
         self._wire.count_bypassed(size)

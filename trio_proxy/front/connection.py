@@ -5,14 +5,16 @@ Every exchange walks through the same steps whatever becomes of it: idle, head, 
 pipelines wait in the kernel's buffer (one read's worth in ours), so they are answered in order and
 cost no memory.
 
-One cancel scope covers an exchange and the idle time before it (`net.watchdog`). Three things end
-it early: a budget that runs out, a client that hangs up, and the end of a drain.
+One cancel scope covers exchanges and the idle times before them (`net.watchdog`), until one of them
+does not end as usual; then what is left to do is done outside of it, and another scope begins.
+Three things end it early: a budget that runs out, a client that hangs up, and the end of a drain.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
+import math
 import time
 
 import trio
@@ -79,47 +81,55 @@ class Connection:
         self._stream.on_hangup = self._on_hangup
         try:
             async with trio.open_nursery() as self._nursery:
-                while await self._serve_one():
+                while await self._serve():
                     pass
         finally:
             self._stream.close()
             self._service.remove(self)
 
-    async def _serve_one(self) -> bool:
-        """Wait for one request and see it through; whether another may follow."""
-        watchdog = self._watchdog = Watchdog(Deadlines(self._service.plan.seconds))
-        exchange = self._exchange = self._sink = self._request = None
+    async def _serve(self) -> bool:
+        """See requests through until one does not end as usual; whether another may follow."""
+        deadlines = Deadlines(self._service.plan.seconds)
+        watchdog = self._watchdog = Watchdog(deadlines, self._service.timers)
         failure: ProxyError | None = None
-        end = _End.CLOSE
         try:
-            with watchdog.scope:
-                if not self._wire.has_begun and not await self._await_first_byte(watchdog):
-                    return False
-                exchange = self._exchange = self._new_exchange()
-                failure = await self._answer(exchange, watchdog)
+            with watchdog:
+                while self._wire.has_begun or await self._await_first_byte(watchdog):
+                    self._exchange = self._new_exchange()
+                    failure = await self._answer(self._exchange, watchdog)
+                    if failure is not None or watchdog.is_over or not self._ended_as_usual():
+                        break
+                    self._end(self._exchange)
+                    watchdog.restart(self._service.plan.seconds)
+            exchange = self._exchange
             if exchange is None:
-                log.debug("%s: idle deadline passed, or draining", self._stream.peer)
+                log.debug("%s: idle, and now gone, too late or drained", self._stream.peer)
                 return False
             await self._wait_for_second_direction()
-            if watchdog.scope.cancelled_caught:
+            if watchdog.was_cancelled:
                 failure = watchdog.failure(exchange)
             end = await self._conclude(exchange, failure)
         finally:
-            if exchange is not None:
-                self._end(exchange)
+            if self._exchange is not None:
+                self._end(self._exchange)
         if end is _End.LINGER:
             await linger(self._stream, self._service.relay_buffer)
         return end is _End.KEEP_ALIVE
+
+    def _ended_as_usual(self) -> bool:
+        """Whether the answer is out, nothing is left to do, and the connection stays open."""
+        sink = self._sink
+        return sink is not None and sink.keep_alive and sink.ended and not sink.holds
 
     async def _await_first_byte(self, watchdog: Watchdog) -> bool:
         """Idle until the client sends something; False if it ends the connection instead."""
         if self._service.draining:
             return False
-        watchdog.arm("idle")
+        watchdog.deadlines.seconds = self._service.plan.seconds
         self._idle = True
         try:
             while not self._wire.has_begun:
-                await self._stream.wait_readable()
+                await watchdog.wait_readable(self._stream, "idle")
                 data = self._stream.receive_nowait(READ_SIZE)
                 if data == b"":
                     return False
@@ -128,14 +138,16 @@ class Connection:
             return False
         finally:
             self._idle = False
-        # Bytes that come at the very moment in which the idle deadline passes come too late.
-        return not watchdog.scope.cancel_called
+        return True
 
     def _new_exchange(self) -> Exchange:
         self._service.observer.request_started()
         peer = self._stream.peer
         exchange = Exchange(
-            started_at=trio.current_time(), started_wall=time.time(), peer=peer, client_ip=peer
+            started_at=self._service.timers.now(),
+            started_wall=time.time(),
+            peer=peer,
+            client_ip=peer,
         )
         exchange.bytes_received = len(self._wire.leftover)
         return exchange
@@ -144,6 +156,7 @@ class Connection:
         """Read the head and run the handler; what went wrong, if anything."""
         plan = self._plan = self._service.plan
         try:
+            watchdog.due = math.inf
             watchdog.deadlines.seconds = plan.seconds
             self._wire.start_cycle(plan.head_limits)
             request = self._request = await read_head(self._wire, self._stream, exchange, watchdog)
@@ -151,10 +164,17 @@ class Connection:
             origin = origin_of(request, exchange.peer, plan.rules, trusted=self._is_trusted(plan))
             exchange.client_ip, exchange.trace_id = origin.client_ip, origin.trace_id
             budget = inherited_budget(request, plan.rules) if origin.trusted else None
-            watchdog.deadlines.start_total(trio.current_time(), budget)
-            self._check_request(request, plan, watchdog)
+            now = self._service.timers.now()
+            watchdog.deadlines.start_total(now, budget)
+            if self._was_reset or request.via or budget is not None or not request.body.is_empty:
+                self._check_request(request, plan, budget)
             body = ClientBody(
-                self._wire, self._stream, exchange, self._service.relay_buffer, plan.max_body_bytes
+                self._wire,
+                self._stream,
+                exchange,
+                self._service.relay_buffer,
+                plan.max_body_bytes,
+                now,
             )
             self._sink = H1Sink(
                 self._service,
@@ -183,17 +203,17 @@ class Connection:
             self._trusted = (plan.rules, plan.rules.trusts(self._stream.peer))
         return self._trusted[1]
 
-    def _check_request(self, request: Request, plan: Plan, watchdog: Watchdog) -> None:
+    def _check_request(self, request: Request, plan: Plan, budget: float | None) -> None:
         """What can be refused before anything is done for the request.
 
         A body of unknown length is measured as it is read (RFC 9110 §15.5.14).
         """
         if self._was_reset:
             raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.CLIENT_GONE, detail="reset")
-        if passes_through_us(request) >= MAX_PASSES:
+        if request.via and passes_through_us(request) >= MAX_PASSES:
             detail = f"came through {MAX_PASSES} times"
             raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.LOOP, detail=detail)
-        if watchdog.deadlines.remaining_total(trio.current_time()) <= 0:
+        if budget is not None and budget <= 0:
             detail = "the inherited deadline had passed"
             raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.TOTAL_TIMEOUT, detail=detail)
         length = request.body.length
@@ -249,8 +269,8 @@ class Connection:
         if self._sink is not None and self._sink.extra_fields:
             head.fields = [*head.fields, *self._sink.fields_for_refusal]
         data = self._wire.encode_refusal(head, body, keep_alive=keep_alive)
-        watchdog = Watchdog(Deadlines(self._plan.seconds))
-        with watchdog.scope:
+        watchdog = Watchdog(Deadlines(self._plan.seconds), self._service.timers)
+        with watchdog:
             try:
                 exchange.head_sent = True
                 await send_all(self._stream, data, watchdog, "client_write")
@@ -258,7 +278,7 @@ class Connection:
                 exchange.body_bytes_sent += len(body)
             except (OSError, trio.ClosedResourceError):
                 return _End.CLOSE
-        if watchdog.scope.cancelled_caught:
+        if watchdog.was_cancelled:
             return _End.CLOSE
         return _End.KEEP_ALIVE if keep_alive else _End.LINGER
 
@@ -271,10 +291,10 @@ class Connection:
             exchange.error = ProxyError(Source.PROXY, exchange.phase, Reason.SHUTTING_DOWN)
         exchange.ended_in = exchange.phase if exchange.error is None else exchange.error.phase
         exchange.phase = Phase.LOG
-        exchange.ended_at = trio.current_time()
-        if exchange.error is not None and exchange.tries:
-            _blame_last_try(exchange.tries[-1], exchange.error)
-        self._exchange = None
+        exchange.ended_at = self._service.timers.now()
+        if exchange.error is not None:
+            _close_the_case(exchange, exchange.error)
+        self._exchange = self._sink = self._request = None
         self._service.observer.exchange_ended(exchange)
 
     # What happens to the connection from outside, all of it between task steps.
@@ -294,13 +314,13 @@ class Connection:
             return False  # the reader, or the tunnel, comes upon it in order
         if not sink.body.complete:
             return not sink.body.can_still_complete()
-        since = trio.current_time() - sink.body.completed_at
+        since = self._service.timers.now() - sink.body.completed_at
         return since > HALF_CLOSE_SECONDS + self._stream.hangup_lag
 
     def start_drain(self) -> None:
         """Close if idle; otherwise the exchange under way is the last one."""
         if self._idle and self._watchdog is not None and not self._stream.is_readable():
-            self._watchdog.scope.cancel(reason="draining an idle connection")
+            self._watchdog.cancel("draining an idle connection")
 
     def cut(self) -> None:
         """End the exchange under way: the drain's time is up."""
@@ -310,6 +330,17 @@ class Connection:
             self._watchdog.abort(error)
         else:
             self._nursery.cancel_scope.cancel(reason="the drain is over")
+
+
+def _close_the_case(exchange: Exchange, error: ProxyError) -> None:
+    """Note how the last try has ended, and let go of the frames that the errors hold on to.
+
+    They hold the exchange in turn, which would have to wait for the cycle collector.
+    """
+    if exchange.tries:
+        _blame_last_try(exchange.tries[-1], error)
+    for failure in (error, *(one.failure for one in exchange.tries if one.failure is not None)):
+        failure.__traceback__ = failure.__cause__ = failure.__context__ = None
 
 
 def _blame_last_try(last: Try, error: ProxyError) -> None:

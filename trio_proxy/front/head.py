@@ -21,7 +21,7 @@ async def read_head(
     The head deadline is armed once: a client that sends a byte now and then gains nothing. Raises
     ProxyError for a head that is refused, and for a client that leaves before its end.
     """
-    armed = False
+    first = True
     while True:
         try:
             request = wire.next_request()
@@ -30,10 +30,10 @@ async def read_head(
             raise ProxyError(Source.CLIENT, Phase.READ_HEAD, exc.reason, detail=exc.detail) from exc
         if request is not None:
             break
-        if not armed:
+        if first:
             watchdog.arm("head")
-            armed = True
-        wire.feed(await _receive(stream, exchange))
+            first = False
+        wire.feed(await _receive(stream, exchange, watchdog))
     exchange.method = request.method.decode("ascii")
     exchange.target = request.target.decode("ascii")
     exchange.version = request.version.decode("ascii")
@@ -48,10 +48,12 @@ def _note_refused(exchange: Exchange, line: bytes) -> None:
     exchange.trace_id = new_trace_id()
 
 
-async def _receive(stream: Stream, exchange: Exchange) -> bytes:
+async def _receive(stream: Stream, exchange: Exchange, watchdog: Watchdog) -> bytes:
     try:
         while (data := stream.receive_nowait(READ_SIZE)) is None:
             await stream.wait_readable()
+            if trio.current_time() >= watchdog.due:
+                await watchdog.too_late()
     except (OSError, trio.ClosedResourceError) as exc:
         raise _gone(str(exc)) from exc
     if not data:

@@ -11,6 +11,7 @@ from attrs import Factory, define, field, frozen
 from trio_proxy.contract import Handler
 from trio_proxy.forwarding import HeaderRules
 from trio_proxy.lifecycle import Exchange
+from trio_proxy.net.timers import Timers
 from trio_proxy.wire.requests import HeadLimits
 
 if TYPE_CHECKING:
@@ -48,10 +49,14 @@ class Observer(Protocol):
 
 @define(eq=False)
 class Service:
-    """The current plan, the open connections, and whether new requests are still welcome."""
+    """The current plan, the open connections, and whether new requests are still welcome.
+
+    ``timers`` have to be run as long as there are connections.
+    """
 
     plan: Plan
     observer: Observer
+    timers: Timers = Factory(Timers)
     draining: bool = False
     connections: set[Connection] = Factory(set)
     relay_buffer: memoryview = Factory(lambda: memoryview(bytearray(RELAY_BUFFER_SIZE)))

@@ -16,7 +16,7 @@ from trio_proxy.front.service import Service
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Field, Fields, Request, ResponseHead
 from trio_proxy.net.streams import Stream
-from trio_proxy.net.watchdog import Watchdog, send_all, send_borrowed
+from trio_proxy.net.watchdog import Watchdog, send_borrowed, send_rest
 from trio_proxy.wire.h1 import ServerWire
 from trio_proxy.wire.reader import Chunk
 
@@ -29,6 +29,26 @@ def _is_of_rate_limit(field: Field) -> bool:
 
 class H1Sink:
     """`Sink` on one connection, for one exchange."""
+
+    __slots__ = (
+        "_exchange",
+        "_pending",
+        "_request",
+        "_service",
+        "_started",
+        "_stream",
+        "_wire",
+        "body",
+        "ended",
+        "ends_by_close",
+        "extra_fields",
+        "holds",
+        "keep_alive",
+        "nursery",
+        "relay_buffer",
+        "switched",
+        "watchdog",
+    )
 
     def __init__(
         self,
@@ -117,7 +137,11 @@ class H1Sink:
     async def _send(self, data: Chunk) -> None:
         self._exchange.bytes_sent += len(data)
         try:
-            await send_all(self._stream, data, self.watchdog, "client_write")
+            sent = self._stream.send_nowait(data)
+            if sent < len(data):
+                await send_rest(self._stream, data, sent, self.watchdog, "client_write")
+            elif self.watchdog.is_winded():
+                await self.watchdog.breathe("client_write")
         except (OSError, trio.ClosedResourceError) as exc:
             raise self._gone(exc) from exc
 
@@ -136,7 +160,8 @@ class H1Sink:
             return
         if end := self._wire.encode_end(trailers):
             self._pending.append(end)
-        await self.flush()
+        if self._pending:
+            await self.flush()
         self.ended = True
 
     async def switch_protocols(self, head: ResponseHead) -> tuple[Stream, bytes]:
@@ -146,7 +171,7 @@ class H1Sink:
         head.fields = [*head.fields, *self._extra_beside(head.fields)]
         await self._send(self._wire.encode_interim(head))
         self.watchdog.deadlines.stop_total()
-        self.watchdog.scope.deadline = math.inf
+        self.watchdog.due = math.inf
         leftover = self._wire.take_leftover()
         self._exchange.bytes_received -= len(leftover)  # the tunnel counts what it carries
         return self._stream, leftover

@@ -28,5 +28,4 @@ class ProxyHandler:
         self, exchange: Exchange, request: Request, origin: Origin, sink: Sink
     ) -> None:
         call = Call(exchange, request, origin, sink, self._rules, self._limits)
-        trailers = await Attempts(self._cluster, call).run()
-        await sink.end(trailers)
+        await sink.end(await Attempts(self._cluster, call).run())

@@ -11,8 +11,9 @@ import stat
 import trio
 
 from trio_proxy.addresses import Address, TcpAddress, UnixAddress
+from trio_proxy.net.edges import stream_of
 from trio_proxy.net.peerwatch import PeerWatch
-from trio_proxy.net.sockets import SocketStream, family_and_sockaddr, stream_of
+from trio_proxy.net.sockets import SocketStream, family_and_sockaddr
 
 #: What an operating system calls "no connection waiting", or "it went away again" (accept(2)).
 _ACCEPT_AGAIN = frozenset(

@@ -12,6 +12,7 @@ import trio
 from trio_proxy.addresses import Address, TcpAddress, UnixAddress
 from trio_proxy.net import listeners, sockets
 from trio_proxy.net.dns import NameServers
+from trio_proxy.net.edges import stream_of
 from trio_proxy.net.peerwatch import PeerWatch, new_peer_watch
 from trio_proxy.net.resolver import Resolver
 from trio_proxy.net.streams import Listener, ServiceRecord, Stream
@@ -105,7 +106,7 @@ class SocketNetwork:
                 code = await _connect_when_backlog_has_room(sock, address.path)
             if code:
                 raise OSError(code, f"{address}: {errno.errorcode.get(code, code)}")
-            return sockets.stream_of(sock, self._watch)
+            return stream_of(sock, self._watch)
         except BaseException:
             sock.close()
             raise

@@ -1,10 +1,13 @@
-"""Tells when a peer hangs up, at no cost for those who do not.
+"""Tells when a peer hangs up, at no cost for those who do not, and when its stream can be used.
 
 A proxy that waits for an upstream must learn that its client has gone, but a second task that
 reads the client costs every request more than the request itself. Here every socket is put once,
-for its whole life, into an epoll set that asks for hang-ups only (``EPOLLRDHUP``, edge-triggered);
-one task waits for that set's own descriptor, which trio can wait for like a socket. Unlike a read,
-it also sees a FIN behind bytes that nobody has read yet.
+for its whole life, into an epoll set, edge-triggered, so it is told of every change once; one task
+waits for that set's own descriptor, which trio can wait for like a socket. Unlike a read, it also
+sees a FIN behind bytes that nobody has read yet (``EPOLLRDHUP``).
+
+The same events say when there is something to read or room to write. So a stream waits for these,
+too (`net.edges`): trio's own wait registers the socket anew each time, which is a system call.
 
 Where there is no epoll, one task looks at every socket in turn, `SWEEP_SECONDS` apart. It cannot
 see a FIN behind unread bytes, so there such a departure is noticed when the bytes are read.
@@ -40,18 +43,25 @@ class PeerWatch(Protocol):
 
 
 class EpollPeerWatch:
-    """`PeerWatch` for Linux."""
+    """`PeerWatch` for Linux; `edges.EdgeStream` asks it for all that happens to a socket."""
 
     lag = 0.0
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[bool], None]] = {}
+        self._callbacks: dict[int, Callable[[int], None]] = {}
 
     def add(self, sock: socket.socket, callback: Callable[[bool], None]) -> None:
+        self._register(sock, lambda events: callback(bool(events & GONE)), select.EPOLLRDHUP)
+
+    def add_edges(self, sock: socket.socket, callback: Callable[[int], None]) -> None:
+        """Call ``callback(events)``, epoll's, whenever the socket's state has changed."""
+        self._register(sock, callback, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP)
+
+    def _register(self, sock: socket.socket, callback: Callable[[int], None], mask: int) -> None:
         fd = sock.fileno()
         self._callbacks[fd] = callback
-        self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLET)
+        self._epoll.register(fd, mask | select.EPOLLET)
 
     def remove(self, sock: socket.socket) -> None:
         if self._callbacks.pop(sock.fileno(), None) is not None and not self._epoll.closed:
@@ -64,10 +74,14 @@ class EpollPeerWatch:
             for fd, events in self._epoll.poll(0):
                 callback = self._callbacks.get(fd)
                 if callback is not None:
-                    callback(bool(events & (select.EPOLLHUP | select.EPOLLERR)))
+                    callback(events)
 
     def close(self) -> None:
         self._epoll.close()
+
+
+#: A reset, or a full close by both sides.
+GONE = getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
 
 
 class SweepingPeerWatch:

@@ -26,6 +26,7 @@ class SocketStream:
         "_eof_sent",
         "_missed",
         "_on_hangup",
+        "_poller",
         "_socket",
         "_watch",
         "hangup_lag",
@@ -41,8 +42,12 @@ class SocketStream:
         self.peer = peer
         self.hangup_lag = watch.lag
         self._on_hangup: HangupCallback | None = None
-        self._missed: list[bool] = []
-        watch.add(sock, self._hangup)
+        self._missed: tuple[bool, ...] = ()
+        self._poller: select.poll | None = None
+        self._register(watch)
+
+    def _register(self, watch: PeerWatch) -> None:
+        watch.add(self._socket, self._hangup)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"fd={self._socket.fileno()}"
@@ -52,7 +57,7 @@ class SocketStream:
         if reset and self._eof_sent:
             return  # both sides have sent a FIN: the system says full close, but it is no reset
         if self._on_hangup is None:
-            self._missed.append(reset)
+            self._missed = (*self._missed, reset)
         else:
             self._on_hangup(reset)
 
@@ -65,7 +70,7 @@ class SocketStream:
     def on_hangup(self, callback: HangupCallback | None) -> None:
         self._on_hangup = callback
         if callback is not None:
-            missed, self._missed = self._missed, []
+            missed, self._missed = self._missed, ()
             for reset in missed:
                 callback(reset)
 
@@ -98,8 +103,10 @@ class SocketStream:
         await trio.lowlevel.wait_writable(self._socket)
 
     def is_readable(self) -> bool:
-        poller = select.poll()
-        poller.register(self._socket, select.POLLIN)
+        poller = self._poller
+        if poller is None:
+            poller = self._poller = select.poll()
+            poller.register(self._socket, select.POLLIN)
         return bool(poller.poll(0))
 
     def unread_bytes(self) -> int:
@@ -117,9 +124,13 @@ class SocketStream:
         if not self._closed:
             self._closed = True
             self._on_hangup = None
+            self._poller = None  # it knows a number, which may soon be another socket's
             self._watch.remove(self._socket)
-            trio.lowlevel.notify_closing(self._socket)
+            self._wake_waiters()
             self._socket.close()
+
+    def _wake_waiters(self) -> None:
+        trio.lowlevel.notify_closing(self._socket)
 
     def abort(self) -> None:
         if not self._closed:
@@ -128,15 +139,6 @@ class SocketStream:
                     socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                 )
             self.close()
-
-
-def stream_of(sock: socket.socket, watch: PeerWatch) -> SocketStream:
-    """Wrap a connected socket; raises OSError if the peer has already gone."""
-    if sock.family == socket.AF_UNIX:
-        return SocketStream(sock, "unix:", watch)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    host: str = sock.getpeername()[0]
-    return SocketStream(sock, host.removeprefix("::ffff:").partition("%")[0], watch)
 
 
 def family_and_sockaddr(address: Address) -> tuple[int, str | tuple[str, int]]:

@@ -1,20 +1,22 @@
-"""One cancel scope an exchange, and one a try, with a deadline that is moved before each wait.
+"""The cancel scope of a task that serves exchanges, and the deadline that may cancel it.
 
-A scope costs more than moving the deadline of a live one, and only a wait needs a deadline at
-all: an operation that finds its bytes ready never touches the clock. `Watchdog.arm` also keeps
-the name of the budget that is running, so that the error can name it.
+Only a wait needs a deadline: an operation that finds its bytes ready never touches the clock.
+`Watchdog.arm` starts the budget of one wait, and keeps its name so that the error can name it. The
+scope has no deadline of its own; `Timers` cancels it, so that one scope does for many exchanges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import math
+from collections.abc import Callable, Mapping
+from types import TracebackType
 
 import trio
 
 from trio_proxy.errors import TIMEOUT_REASONS, ProxyError, Source
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.net.streams import Stream
+from trio_proxy.net.timers import Timed, Timers
 from trio_proxy.policy.deadlines import Deadlines
 
 #: Operations in a row that found their bytes ready before a task lets the others run.
@@ -30,85 +32,157 @@ _BLAME = {
 }
 
 
-T = TypeVar("T")
+#: The budgets that end an exchange, also while a try is under way: that is not its business.
+_OF_EXCHANGE = frozenset(("total", "client_write"))
 
 
-class Watchdog:
-    """The cancel scope of one task's share of an exchange, and why it was cancelled.
+class Watchdog(Timed):
+    """The cancel scope of one task, for one exchange or many, and why it was cancelled.
 
-    Use ``with watchdog.scope:`` and ask `failure` afterwards if the scope caught a cancellation.
-    Inside it, `within_try` runs what may fail without ending the exchange.
+    Use ``with watchdog:`` once; afterwards ask `was_cancelled`, and `failure` for the reason.
+    Between `start_try` and `stop_try`, a budget may run out without ending the exchange.
     """
 
     __slots__ = (
         "_aborted",
         "_budget",
-        "_current",
         "_failed_try",
+        "_interrupt",
+        "_scope",
+        "_try_is_over",
         "_turns",
         "_wait",
         "deadlines",
-        "scope",
+        "is_over",
     )
 
-    def __init__(self, deadlines: Deadlines) -> None:
+    def __init__(self, deadlines: Deadlines, timers: Timers) -> None:
+        super().__init__(timers)
         self.deadlines = deadlines
-        self.scope = self._current = trio.CancelScope()
+        self._scope = trio.CancelScope()
+        self._interrupt: Callable[[], None] | None = None
+        self._try_is_over = False
         self._budget = self._wait = ""
         self._aborted: ProxyError | None = None
         self._failed_try: ProxyError | None = None
         self._turns = 0
+        #: Whether it was cancelled, for whatever reason.
+        self.is_over = False
+
+    def __enter__(self) -> Watchdog:
+        self._scope.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        self.timers.forget(self)
+        return self._scope.__exit__(exc_type, exc, traceback)
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether the block has ended by the cancellation of this scope."""
+        return self._scope.cancelled_caught
+
+    def restart(self, seconds: Mapping[str, float]) -> None:
+        """Another exchange begins, with budgets of these lengths, and nothing is waited for."""
+        self.deadlines.restart(seconds)
+        self.due = math.inf
 
     def arm(self, wait: str) -> None:
         """Start the budget of one wait; call right before awaiting."""
-        scope = self._current
-        if not scope.cancel_called:  # else the budget that ran out keeps its name
-            self._wait = wait
-            in_try = scope is not self.scope
-            nearest = self.deadlines.nearest_in_try if in_try else self.deadlines.nearest
-            scope.deadline, self._budget = nearest(wait, trio.current_time())
+        if self.is_over or self._try_is_over:
+            return  # the budget that ran out keeps its name
+        self._wait = wait
+        nearest = self.deadlines.nearest_in_try if self._interrupt else self.deadlines.nearest
+        due, self._budget = nearest(wait, self.timers.now())
+        self.due = due
+        if due < self.look_at:
+            self.timers.watch(self, due)
+
+    async def wait_readable(self, stream: Stream, wait: str) -> None:
+        """Wait for bytes, the end or an error of a stream within the budget named ``wait``.
+
+        What comes in the very moment in which that runs out comes too late.
+        """
+        self.arm(wait)
+        await stream.wait_readable()
+        if self.timers.now() >= self.due:
+            await self.too_late()
+
+    async def too_late(self) -> None:
+        """The deadline has passed, though `Timers` may not have seen it yet: do not go on.
+
+        Raises what the wait would have raised, had `Timers` been in time.
+        """
+        self.due = math.inf
+        self.expire()
+        await trio.lowlevel.checkpoint()
+        raise trio.ClosedResourceError("the try is over")
+
+    def expire(self) -> None:
+        if self._interrupt is None or self._budget in _OF_EXCHANGE:
+            self.cancel(f"{self._budget} deadline")
+        else:
+            self._end_try()
+
+    def cancel(self, reason: str) -> None:
+        """End what runs inside, at its next checkpoint."""
+        self.is_over = True
+        self._scope.cancel(reason=reason)
 
     def abort(self, error: ProxyError) -> None:
         """Cancel from outside (the client left, the upload failed). The first reason stays."""
         if self._aborted is None:
             self._aborted = error
-            self.scope.cancel(reason=str(error))
+            self.cancel(str(error))
 
-    async def within_try(self, exchange: Exchange, work: Callable[[], Awaitable[T]]) -> T:
-        """Await one try at an upstream. Raises ProxyError if a budget of it runs out meanwhile.
+    def start_try(self, now: float, interrupt: Callable[[], None]) -> None:
+        """One try at an upstream begins.
 
-        What ends the whole exchange, as its total budget does, goes through as a cancellation.
+        When a budget of it runs out, ``interrupt`` is called: it has whatever the task waits for
+        fail. That costs less than a scope for each try, and a connection whose time was up has to
+        be closed anyway. What ends the whole exchange, as its total budget does, still cancels.
         """
-        if self.scope.cancel_called:
-            await trio.lowlevel.checkpoint()  # nothing may be sent any more
         self._failed_try = None
-        self.scope.deadline = self.deadlines.total_at
-        self.deadlines.start_try(trio.current_time())
-        self._current = trio.CancelScope()
-        with self._current:
-            try:
-                return await work()
-            except trio.Cancelled:
-                if trio.current_time() >= self.deadlines.total_at:
-                    self._budget = "total"
-                raise
-            finally:
-                self._current = self.scope
-                self.deadlines.stop_try()
-        raise self._failed_try or self._out_of_time(exchange)
+        self._try_is_over = False
+        self._interrupt = interrupt
+        self._arm_total()
+        self.deadlines.start_try(now)
+
+    def stop_try(self) -> None:
+        """The try has its response head, or has failed."""
+        self._interrupt = None
+        self._try_is_over = False
+        self.deadlines.stop_try()
+        if not self.is_over:
+            self._arm_total()
+
+    def _arm_total(self) -> None:
+        self._budget = "total"
+        self.put_off(self.deadlines.total_at)
+
+    def _end_try(self) -> None:
+        if self._interrupt is not None and not self._try_is_over:
+            self._try_is_over = True
+            self._interrupt()
 
     def fail_try(self, error: ProxyError) -> None:
         """End the try under way from outside; beyond the response head, the exchange."""
-        if self._current is self.scope:
+        if self._interrupt is None:
             self.abort(error)
-        elif self._failed_try is None:
+        elif not self._try_is_over:
             self._failed_try = error
-            self._current.cancel(reason=str(error))
+            self._end_try()
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the exchange was cancelled, for whatever reason."""
-        return self.scope.cancel_called
+    def try_failure(self, exchange: Exchange) -> ProxyError | None:
+        """Why the try under way was interrupted; None if it was not."""
+        if not self._try_is_over:
+            return None
+        return self._failed_try or self._out_of_time(exchange, self._budget)
 
     @property
     def wait(self) -> str:
@@ -117,19 +191,23 @@ class Watchdog:
 
     def failure(self, exchange: Exchange) -> ProxyError:
         """Why the scope was cancelled, as the error to report."""
-        return self._aborted or self._out_of_time(exchange)
+        return self._aborted or self._out_of_time(exchange, self._budget)
 
-    def _out_of_time(self, exchange: Exchange) -> ProxyError:
+    def _out_of_time(self, exchange: Exchange, budget: str) -> ProxyError:
         source = _BLAME.get(self._wait, Source.UPSTREAM)
-        reason = TIMEOUT_REASONS[self._budget]
-        seconds = self.deadlines.length(self._budget)
-        detail = f"{self._budget} deadline of {seconds * 1000:.0f} ms passed"
+        reason = TIMEOUT_REASONS[budget]
+        seconds = self.deadlines.length(budget)
+        detail = f"{budget} deadline of {seconds * 1000:.0f} ms passed"
         return ProxyError(source, exchange.phase, reason, detail=detail)
 
-    async def breathe(self, wait: str) -> None:
-        """Let other tasks run now and then; cheap otherwise. Call it where no wait was needed."""
+    def is_winded(self) -> bool:
+        """Whether it is time to let other tasks run; call it where no wait was needed."""
         self._turns += 1
-        if self._turns >= TURNS_WITHOUT_CHECKPOINT:
+        return self._turns >= TURNS_WITHOUT_CHECKPOINT
+
+    async def breathe(self, wait: str) -> None:
+        """Let other tasks run if it is time for it; cheap otherwise."""
+        if self.is_winded():
             self._turns = 0
             self.arm(wait)
             await trio.lowlevel.checkpoint()
@@ -150,8 +228,7 @@ async def receive(stream: Stream, limit: int, watchdog: Watchdog, wait: str) -> 
 async def receive_later(stream: Stream, limit: int, watchdog: Watchdog, wait: str) -> bytes:
     """`receive` for when nothing can have come yet: saves the system call that would say so."""
     while True:
-        watchdog.arm(wait)
-        await stream.wait_readable()
+        await watchdog.wait_readable(stream, wait)
         data = stream.receive_nowait(limit)
         if data is not None:
             return data
@@ -167,11 +244,20 @@ async def send_all(
     sent = stream.send_nowait(data)
     if sent == len(data):
         await watchdog.breathe(wait)
-        return
+    else:
+        await send_rest(stream, data, sent, watchdog, wait)
+
+
+async def send_rest(
+    stream: Stream, data: bytes | bytearray | memoryview, sent: int, watchdog: Watchdog, wait: str
+) -> None:
+    """`send_all` of what is left behind the first ``sent`` bytes, which the transport has taken."""
     with memoryview(data) as view:
         while sent < len(view):
             watchdog.arm(wait)
             await stream.wait_writable()
+            if watchdog.timers.now() >= watchdog.due:
+                await watchdog.too_late()
             sent += stream.send_nowait(view[sent:])
 
 
@@ -184,4 +270,4 @@ async def send_borrowed(stream: Stream, view: memoryview, watchdog: Watchdog, wa
     if sent == len(view):
         await watchdog.breathe(wait)
     else:
-        await send_all(stream, bytes(view[sent:]), watchdog, wait)
+        await send_rest(stream, bytes(view[sent:]), 0, watchdog, wait)

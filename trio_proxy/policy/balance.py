@@ -12,10 +12,12 @@ from bisect import bisect
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import accumulate
-from math import frexp, inf, ldexp, log
-from typing import Protocol, TypeVar
+from math import inf, log
+from operator import attrgetter
+from typing import Any, Protocol, TypeVar
 
-from trio_proxy.policy.hashing import mix
+from trio_proxy.policy.hashing import mix_all
+from trio_proxy.policy.rotation import Rotation, scale_of
 
 #: How far above its share a member may be before a hashed key goes elsewhere: the least that
 #: HAProxy calls reasonable for ``hash-balance-factor`` (125 percent). A float holds it exactly.
@@ -53,6 +55,8 @@ class Candidate(Protocol):
 
 C = TypeVar("C", bound=Candidate)
 
+_IN_FLIGHT = attrgetter("in_flight")
+
 
 class Balancer(Protocol):
     """One balancing policy, with the state of one pool."""
@@ -62,6 +66,9 @@ class Balancer(Protocol):
 
         There is at least one candidate. ``key`` is `hashing.hash_of` what requests are told apart
         by, 0 if the policy does not look; ``random`` gives numbers in [0, 1).
+
+        A tuple promises more: whenever the same one is given, its members have the weights that
+        they had before. So what follows from these is worked out once for it.
         """
         ...
 
@@ -86,19 +93,47 @@ class SmoothRoundRobin:
     """
 
     def __init__(self) -> None:
+        #: What those are owed that are not in `_rotation`.
         self._owed: dict[str, float] = {}
+        #: The candidates of the last choice, if they may be the same at the next.
+        self._standing: tuple[Any, ...] | None = None
+        #: Of the standing candidates, once they have been asked for again.
+        self._rotation: Rotation[Any] | None = None
 
     def __repr__(self) -> str:
-        return f"<SmoothRoundRobin owed={self._owed}>"
+        return f"<SmoothRoundRobin owed={self._owed} rotation={self._rotation}>"
 
     def choose(self, candidates: Sequence[C], key: int, random: Callable[[], float]) -> C:
+        if candidates is self._standing:
+            rotation: Rotation[C] | None = self._rotation
+            if rotation is None:
+                rotation = self._rotation = self._rotation_of(candidates)
+            return rotation.next()
+        self._settle()
+        self._standing = candidates if isinstance(candidates, tuple) else None
+        return self._choose_plainly(candidates)
+
+    def _rotation_of(self, candidates: Sequence[C]) -> Rotation[C]:
+        weights = [candidate.weight for candidate in candidates]
+        owed = [self._owed.get(candidate.name, 0.0) for candidate in candidates]
+        return Rotation(candidates, weights, owed)
+
+    def _settle(self) -> None:
+        """End the rotation."""
+        if self._rotation is not None:
+            for candidate, owed in self._rotation.owed():
+                self._owed[candidate.name] = owed
+            self._rotation = None
+        self._standing = None
+
+    def _choose_plainly(self, candidates: Sequence[C]) -> C:
         chosen = candidates[0]
         if len(candidates) == 1:
             return chosen
         owed = self._owed
         weights = [candidate.weight for candidate in candidates]
         total = sum(weights)
-        scale = ldexp(1.0, -frexp(total)[1])
+        scale = scale_of(total)
         most = -inf
         for candidate, weight in zip(candidates, weights, strict=True):
             name = candidate.name
@@ -113,6 +148,7 @@ class SmoothRoundRobin:
 
         So all together are owed nothing, and a newcomer is neither ahead nor behind.
         """
+        self._settle()
         wanted = set(names)
         kept = {name: due for name, due in self._owed.items() if name in wanted}
         if len(kept) < len(self._owed):
@@ -128,6 +164,9 @@ class LeastConnections:
 
     def __init__(self) -> None:
         self._turns = SmoothRoundRobin()
+        self._standing: tuple[Any, ...] | None = None
+        #: Whether the standing candidates all have the same weight.
+        self._are_equal = False
 
     def __repr__(self) -> str:
         return f"<LeastConnections turns={self._turns}>"
@@ -135,15 +174,26 @@ class LeastConnections:
     def choose(self, candidates: Sequence[C], key: int, random: Callable[[], float]) -> C:
         if len(candidates) == 1:
             return candidates[0]
-        loads = [candidate.in_flight / candidate.weight for candidate in candidates]
+        if candidates is not self._standing:
+            self._standing = candidates if isinstance(candidates, tuple) else None
+            self._are_equal = len({candidate.weight for candidate in candidates}) == 1
+        loads: list[float]
+        if self._are_equal:
+            loads = list(map(_IN_FLIGHT, candidates))
+        else:
+            loads = [candidate.in_flight / candidate.weight for candidate in candidates]
         least = min(loads)
-        if loads.count(least) == 1:
+        ties = loads.count(least)
+        if ties == 1:
             return candidates[loads.index(least)]
+        if ties == len(loads):
+            return self._turns.choose(candidates, key, random)
         pairs = zip(loads, candidates, strict=True)
         tied = [candidate for load, candidate in pairs if load == least]
         return self._turns.choose(tied, key, random)
 
     def keep(self, names: Collection[str]) -> None:
+        self._standing = None
         self._turns.keep(names)
 
 
@@ -156,11 +206,19 @@ class RandomTwo:
     pool is divided by weight exactly. Takes two random numbers.
     """
 
+    def __init__(self) -> None:
+        self._standing: tuple[Any, ...] | None = None
+        #: The weights of the standing candidates, each added to those before it.
+        self._ends: list[float] = []
+
     def choose(self, candidates: Sequence[C], key: int, random: Callable[[], float]) -> C:
         last = len(candidates) - 1
         if last == 0:
             return candidates[0]
-        ends = list(accumulate([candidate.weight for candidate in candidates]))
+        if candidates is not self._standing:
+            self._standing = candidates if isinstance(candidates, tuple) else None
+            self._ends = list(accumulate([candidate.weight for candidate in candidates]))
+        ends = self._ends
         # The bounds of each search say what rounding must not break: a member, and not the first.
         index = bisect(ends, random() * ends[last], 0, last)
         first = candidates[index]
@@ -175,7 +233,8 @@ class RandomTwo:
         return first
 
     def keep(self, names: Collection[str]) -> None:
-        """Nothing is remembered."""
+        """Nothing is remembered of any member."""
+        self._standing = None
 
 
 class RendezvousHash:
@@ -184,7 +243,8 @@ class RendezvousHash:
     Each member draws a number from the key and its own name, and the highest wins (Thaler and
     Ravishankar, Using name-based mappings to increase hit rates, 1998; for the weights,
     draft-mohanty-bess-weighted-hrw). A member that goes gives away its own keys and no others; a
-    new one takes only what it wins. A ring of points would be quicker for hundreds of members, but
+    new one takes only what it wins. So all are asked for every request, and a choice costs in
+    proportion to their number. A ring of points would be quicker for hundreds of members, but
     divides less evenly and has to be rebuilt whenever one of them fails or recovers.
 
     A member is passed over if this request would give it more than `LOAD_FACTOR` times its share
@@ -197,6 +257,10 @@ class RendezvousHash:
 
     def __init__(self, *, is_bounded: bool = True) -> None:
         self._is_bounded = is_bounded
+        self._standing: tuple[Any, ...] | None = None
+        #: Of the standing candidates: their seeds, and whether they all have the same weight.
+        self._seeds: list[int] = []
+        self._are_equal = False
 
     def choose(self, candidates: Sequence[C], key: int, random: Callable[[], float]) -> C:
         if len(candidates) == 1:
@@ -204,10 +268,8 @@ class RendezvousHash:
         first = self._highest(candidates, key)
         if first.in_flight == 0 or not self._is_bounded:
             return first
-        in_flight = weights = 0
-        for candidate in candidates:
-            in_flight += candidate.in_flight
-            weights += candidate.base_weight
+        in_flight = sum(map(_IN_FLIGHT, candidates))
+        weights = sum([candidate.base_weight for candidate in candidates])
         # in_flight + 1 <= ceil(bound * base_weight / weights), without the division's rounding.
         bound = LOAD_FACTOR * (in_flight + 1)
         if first.in_flight * weights < bound * first.base_weight:
@@ -216,15 +278,22 @@ class RendezvousHash:
         return self._highest(room, key)
 
     def keep(self, names: Collection[str]) -> None:
-        """Nothing is remembered."""
+        """Nothing is remembered of any member."""
+        self._standing = None
 
-    @staticmethod
-    def _highest(candidates: Sequence[C], key: int) -> C:
+    def _highest(self, candidates: Sequence[C], key: int) -> C:
         """The candidate whose number, stretched by its weight, is highest."""
+        if candidates is not self._standing:
+            self._standing = candidates if isinstance(candidates, tuple) else None
+            self._seeds = [candidate.seed for candidate in candidates]
+            self._are_equal = len({candidate.base_weight for candidate in candidates}) == 1
+        numbers = mix_all(key, self._seeds)
+        if self._are_equal:
+            return candidates[numbers.index(max(numbers))]
         chosen, highest = candidates[0], -inf
-        for candidate in candidates:
+        for candidate, number in zip(candidates, numbers, strict=True):
             # log(u) / weight ranks as -weight / log(u) does, but u may be 1.
-            score = log((mix(key, candidate.seed) + 0.5) * 2.0**-64) / candidate.base_weight
+            score = log((number + 0.5) * 2.0**-64) / candidate.base_weight
             if score > highest:
                 chosen, highest = candidate, score
         return chosen

@@ -181,10 +181,13 @@ class Breaker:
         self._probes.pop(ticket, None)
 
     def _judge(self, now: float) -> State | None:
+        errors = self._errors.total(now)
+        if not errors:
+            return None
         outcomes = self._outcomes.total(now)
         if outcomes < self._rules.min_requests:
             return None
-        if self._errors.total(now) * 100 < self._rules.error_percent * outcomes:
+        if errors * 100 < self._rules.error_percent * outcomes:
             return None
         return self._open(now)
 

@@ -28,6 +28,12 @@ class Deadlines:
         #: The total budget is one that a trusted peer has shortened.
         self.is_inherited = False
 
+    def restart(self, seconds: Mapping[str, float]) -> None:
+        """Begin anew, for the next exchange."""
+        self.seconds = seconds
+        self.total_at = self.total_seconds = self.try_at = math.inf
+        self.is_inherited = False
+
     def start_total(self, now: float, at_most: float | None = None) -> None:
         """Let the total budget run from ``now``; ``at_most`` seconds can shorten it only."""
         seconds = self.seconds["total"]
@@ -65,18 +71,16 @@ class Deadlines:
         return at, wait
 
     def nearest_in_try(self, wait: str, now: float) -> tuple[float, str]:
-        """`nearest` among what ends a try only: the wait, and the try's own budget.
+        """`nearest` while a try is under way: its own budget counts, too.
 
         That does not run in an empty ``wait`` nor in one for the client, which are not the
         upstream's.
         """
-        if not wait:
-            return math.inf, wait
-        at = now + self.seconds[wait]
-        if wait == "client_write":
-            return at, wait
-        if self.try_at <= at:
-            return self.try_at, "try"
+        at = now + self.seconds[wait] if wait else math.inf
+        if wait and wait != "client_write" and self.try_at <= at:
+            at, wait = self.try_at, "try"
+        if self.total_at <= at:
+            return self.total_at, "total"
         return at, wait
 
     def length(self, budget: str) -> float:

@@ -8,9 +8,13 @@ version.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 
 _LOW_64_BITS = (1 << 64) - 1
+
+#: The multipliers of splitmix64.
+_FIRST, _LAST = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def hash_of(key: bytes) -> int:
@@ -30,5 +34,12 @@ def mix(key: int, seed: int) -> int:
     2014). Its first step helps inputs that are no hashes, and its last only the lower bits of
     the result; a ranking lives on the upper ones.
     """
-    bits = ((key ^ seed) * 0xBF58476D1CE4E5B9) & _LOW_64_BITS
-    return ((bits ^ (bits >> 32)) * 0x94D049BB133111EB) & _LOW_64_BITS
+    return mix_all(key, (seed,))[0]
+
+
+def mix_all(key: int, seeds: Iterable[int]) -> list[int]:
+    """`mix` of one key with many seeds."""
+    return [
+        (((bits := (key ^ seed) * _FIRST & _LOW_64_BITS) ^ (bits >> 32)) * _LAST) & _LOW_64_BITS
+        for seed in seeds
+    ]

@@ -15,6 +15,9 @@ MOST_GRANTS = 64
 #: The latest holding times that are looked at.
 MOST_SAMPLES = 256
 
+#: Holding times are put in order when at least `LEAST_SAMPLES` of them, and this share, are others.
+STALE_SHARE = 1 / 8
+
 #: How long a holding time is remembered, in seconds.
 MEMORY_SECONDS = 10.0
 
@@ -65,13 +68,15 @@ class WaitEstimate:
     has `LEAST_SAMPLES`, and a few very long requests do not show.
     """
 
-    __slots__ = ("_changes", "_grants", "_ordered", "_samples")
+    __slots__ = ("_changes", "_grants", "_longest", "_ordered", "_samples")
 
     def __init__(self) -> None:
         self._grants: deque[float] = deque(maxlen=MOST_GRANTS)
         self._samples: deque[tuple[float, float]] = deque(maxlen=MOST_SAMPLES)
         #: Their holding times in order, as they were not long ago.
         self._ordered: list[float] = []
+        #: The last of these: who has so much time left has every chance.
+        self._longest = 0.0
         #: Samples that have come or gone since.
         self._changes = 0
 
@@ -97,8 +102,9 @@ class WaitEstimate:
         count = len(grants)
         if count < LEAST_SAMPLES:
             return 0.0
-        mean_gap = max((grants[-1] - grants[0]) / (count - 1), (now - grants[0]) / count)
-        return (position + 1) * mean_gap
+        oldest = grants[0]
+        mean_gap, mean_gap_now = (grants[-1] - oldest) / (count - 1), (now - oldest) / count
+        return (position + 1) * (mean_gap if mean_gap > mean_gap_now else mean_gap_now)
 
     def served(self, seconds: float, now: float) -> None:
         """A request has given its place back ``now`` after it held it for ``seconds``."""
@@ -107,7 +113,7 @@ class WaitEstimate:
 
     def chance(self, seconds: float, now: float) -> float:
         """The share of the latest requests that held their place for at most so long."""
-        self._forget_old(now)
+        self._refresh(now)
         count = len(self._ordered)
         return bisect_right(self._ordered, seconds) / count if count else 1.0
 
@@ -119,16 +125,20 @@ class WaitEstimate:
         that varies needs room for its tail, and streams that outlast every deadline count for
         nothing. Where nothing is known, nobody is sent away.
         """
-        if math.isinf(remaining) or len(self._samples) < LEAST_SAMPLES:
+        if remaining == math.inf:
+            return False
+        self._refresh(now)
+        if remaining - wait >= self._longest or len(self._samples) < LEAST_SAMPLES:
             return False
         return self.chance(remaining - wait, now) < WORTH * self.chance(total, now)
 
-    def _forget_old(self, now: float) -> None:
+    def _refresh(self, now: float) -> None:
         samples = self._samples
         while samples and now - samples[0][0] > MEMORY_SECONDS:
             samples.popleft()
             self._changes += 1
-        if self._changes >= LEAST_SAMPLES:
+        if self._changes >= LEAST_SAMPLES and self._changes >= STALE_SHARE * len(samples):
             self._changes = 0
             known = samples if len(samples) >= LEAST_SAMPLES else ()
-            self._ordered = sorted(seconds for _, seconds in known)
+            self._ordered = sorted([seconds for _, seconds in known])
+            self._longest = self._ordered[-1] if known else 0.0

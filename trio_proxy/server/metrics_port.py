@@ -58,6 +58,7 @@ class MetricsPort:
             nursery,
             limit_name="connections to the metrics port",
         )
+        nursery.start_soon(self._service.timers.run)
         for listener in self._listeners.bound:
             self._serve(listener)
 

@@ -150,6 +150,7 @@ class Proxy:
         """Begin to serve what was bound."""
         self._background = background
         self._acceptor = Acceptor(self.service, self.client_limiter, connections)
+        background.start_soon(self.service.timers.run)
         background.start_soon(self._keeper.run)
         self._rate_limits.start(background)
         for listener in self._listeners.bound:

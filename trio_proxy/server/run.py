@@ -13,11 +13,13 @@ from typing import Protocol, TypeVar
 
 import trio
 
+from trio_proxy.server import garbage
 from trio_proxy.server.files import fit_to_open_files
 from trio_proxy.server.proxy import Proxy, open_proxy
 from trio_proxy.server.reload import Reloadable, Reloader
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
+from trio_proxy.wire import machine
 
 log = logging.getLogger("trio_proxy.server")
 
@@ -78,8 +80,11 @@ async def attend(
                 async with opening as server:
                     writer.count_in(server.stats)
                     with _pid_file(server.settings.pid_file):
-                        log.info("started from %s (pid %d)", source, os.getpid())
+                        log.info(
+                            "started from %s (pid %d) on %s", source, os.getpid(), machine.NAME
+                        )
                         started(server)
+                        garbage.quieten()
                         await _obey(signals, server, Reloader(server, source, load, writer))
                 log.info("stopped")
             finally:

@@ -22,6 +22,7 @@ from trio_proxy.addresses import Address
 from trio_proxy.net.channel import Channel
 from trio_proxy.net.shared import InheritingNetwork, close_sockets
 from trio_proxy.net.streams import Listener
+from trio_proxy.server import garbage
 from trio_proxy.server.control import (
     Adopt,
     Answer,
@@ -83,6 +84,7 @@ class Worker:
         try:
             async with serving(self._proxy, self._network.run):
                 await self._supervisor.answer(start, Done())
+                garbage.quieten()
                 await self._serve(signals)
         finally:
             self._network.close()

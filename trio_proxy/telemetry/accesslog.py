@@ -23,12 +23,17 @@ _UNSAFE_IN_WORD = re.compile(r"[^!#-\[\]-~]")
 #: A comma or colon in a try's outcome would read as the next try; an address may have colons.
 _UNSAFE_IN_OUTCOME = re.compile(r"[^!#-+\--9;-\[\]-~]")
 
+#: What every word may hold, and what `_text` itself adds to its words: if a line without the first
+#: is more than the second, something in it has to be escaped. One pass in C instead of one a word.
+_SAFE_BYTES = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'"\\')
+_BETWEEN_WORDS = b' "  "        '
+
 
 def format_access(exchange: Exchange, style: LogFormat) -> str:
     """The whole line without its line end. Its time is the moment the exchange ended."""
     if style is LogFormat.JSON:
         return to_json(access_fields(exchange))
-    return f"{text_time(ended_wall(exchange))} - {ACCESS_LOGGER} - INFO - {access_text(exchange)}"
+    return f"{text_time(ended_wall(exchange))} - trio_proxy.access - INFO - {access_text(exchange)}"
 
 
 def ended_wall(exchange: Exchange) -> float:
@@ -38,17 +43,25 @@ def ended_wall(exchange: Exchange) -> float:
 
 def access_text(exchange: Exchange) -> str:
     """The message of the line: the request and its outcome, then ``key=value`` pairs."""
+    client = exchange.client_ip or exchange.peer or "-"
     request = f"{exchange.method} {exchange.target} {_protocol(exchange.version)}"
-    line = (
-        f'{_word(exchange.client_ip or exchange.peer)} "{_quoted(request)}"'
-        f" {exchange.status:03d} {exchange.body_bytes_sent}B {_milliseconds(exchange):.1f}ms"
-        f" upstream={_word(exchange.upstream)} trace_id={_word(exchange.trace_id)}"
-        f" in={exchange.bytes_received}B tries={len(exchange.tries)}"
-        f" phase={exchange.ended_in.value}"
-    )
+    text = _text(exchange, client, request, exchange.upstream or "-", exchange.trace_id or "-")
+    if not text.isascii() or text.encode().translate(None, _SAFE_BYTES) != _BETWEEN_WORDS:
+        upstream, trace_id = _word(exchange.upstream), _word(exchange.trace_id)
+        text = _text(exchange, _word(client), _quoted(request), upstream, trace_id)
     if exchange.error is None and len(exchange.tries) < 2 and not exchange.not_retried:
-        return line
-    return line + _tail(exchange, exchange.error)
+        return text
+    return text + _tail(exchange, exchange.error)
+
+
+def _text(exchange: Exchange, client: str, request: str, upstream: str, trace_id: str) -> str:
+    status = exchange.status
+    return (
+        f'{client} "{request}" {status if status > 99 else f"{status:03d}"}'
+        f" {exchange.body_bytes_sent}B {_milliseconds(exchange):.1f}ms"
+        " upstream=" + upstream + " trace_id=" + trace_id + f" in={exchange.bytes_received}B"
+        f" tries={len(exchange.tries)} phase={exchange.ended_in}"
+    )
 
 
 def _tail(exchange: Exchange, error: ProxyError | None) -> str:
@@ -114,6 +127,8 @@ def _upstream_milliseconds(exchange: Exchange) -> float | None:
 
 def _protocol(version: str) -> str:
     """``1.1`` as ``HTTP/1.1``; what says more already is left alone."""
+    if version == "1.1":
+        return "HTTP/1.1"
     return f"HTTP/{version}" if version[:1].isdigit() else version
 
 

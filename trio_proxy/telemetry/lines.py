@@ -22,6 +22,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _TRACEBACK_INDENT = "  "
 
 _tracebacks = logging.Formatter()
+_json = json.JSONEncoder(check_circular=False, default=str).encode
 
 
 class LogFormat(enum.StrEnum):
@@ -41,22 +42,25 @@ def _utc_second(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
-def _split_time(wall: float) -> tuple[int, int]:
-    """Seconds and milliseconds; a float of today is exact to a microsecond, and no further."""
+def _split_time(wall: float) -> tuple[int, str]:
+    """Seconds, and three digits of milliseconds.
+
+    A float of today is exact to a microsecond, and no further.
+    """
     second, micros = divmod(round(wall * 1e6), 1_000_000)
-    return second, micros // 1000
+    return second, str(1_000_000 + micros)[1:4]
 
 
 def text_time(wall: float) -> str:
     """Seconds since the epoch as stdlib logging prints them: local time, comma, milliseconds."""
     second, millis = _split_time(wall)
-    return f"{_local_second(second)},{millis:03d}"
+    return f"{_local_second(second)},{millis}"
 
 
 def json_time(wall: float) -> str:
     """Seconds since the epoch in ISO 8601: UTC, milliseconds."""
     second, millis = _split_time(wall)
-    return f"{_utc_second(second)}.{millis:03d}Z"
+    return f"{_utc_second(second)}.{millis}Z"
 
 
 def one_line(text: str) -> str:
@@ -65,12 +69,12 @@ def one_line(text: str) -> str:
 
 
 def to_json(fields: dict[str, Any]) -> str:
-    """One line of JSON in ASCII. Lone surrogates become text: strict parsers refuse ``\\ud800``."""
-    return json.dumps(fields, check_circular=False, default=str)
+    """One line of JSON in ASCII. Texts must have been through `json_text`."""
+    return _json(fields)
 
 
 def json_text(text: str) -> str:
-    """A string that is fit for `to_json`."""
+    """A string that is fit for `to_json`: strict parsers refuse a lone ``\\ud800``."""
     return text if text.isascii() else _SURROGATE.sub(_python_escape, text)
 
 

@@ -1,10 +1,14 @@
 """The one way out for log records, which never makes the event loop wait.
 
 `LogWriter.put` appends to a bounded queue. One task sleeps until there is something, gathers for a
-moment, and lets a worker thread take the records out, format them and write them. While the sink
-blocks (a full pipe) the queue fills, then records are dropped and counted, and the count is logged
-when the sink takes lines again. The thread itself takes records from the queue, so a cancelled
-writer loses none: what no thread has taken is still there for `flush` or `drain`.
+moment, and lets a worker thread take the records out and write them. While the sink blocks (a full
+pipe) the queue fills, then records are dropped and counted, and the count is logged when the sink
+takes lines again. The thread itself takes records from the queue, so a cancelled writer loses none:
+what no thread has taken is still there for `flush` or `drain`.
+
+For a stream an access line is made in the event loop, by `put`. It costs the same wherever it is
+made, the interpreter's lock being one; but a thread that formats a batch keeps that lock from the
+loop for as long, and exchanges that wait keep the garbage collector busy, which a string does not.
 
 Rejected: stdlib's QueueListener, which keeps a thread per process waiting on a condition variable
 whose lock the event loop would take for every record.
@@ -15,6 +19,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from typing import Any
 
 import attrs
 import trio
@@ -22,15 +27,15 @@ import trio
 from trio_proxy.errors import ProxyError
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.telemetry.lines import LogFormat, freeze
-from trio_proxy.telemetry.sinks import Record, Sink, StreamSink, warning_record
+from trio_proxy.telemetry.sinks import Record, Sink, StreamSink, format_record, warning_record
 from trio_proxy.telemetry.stats import Stats
 
 #: Records waiting at most; a second's worth of a busy worker, a few megabytes.
 QUEUE_LIMIT = 10_000
 #: Seconds that the writer gathers before it starts a thread (about 80 µs for a hand-over).
 BATCH_SECONDS = 0.05
-#: Records formatted between two writes. Formatting holds the interpreter's lock, a write lets the
-#: event loop have it: this is about half a millisecond.
+#: Records between two writes. A write lets the event loop have the interpreter's lock; a message is
+#: formatted in some 5 µs, and what an application's handlers take is theirs.
 WRITE_RECORDS = 128
 #: Seconds that `LogWriter.drain` waits for a thread that is stuck in the sink.
 DRAIN_WAIT_SECONDS = 0.5
@@ -57,10 +62,12 @@ class LogWriter:
         self.style = style
         self.dropped = 0
         self._sink = StreamSink() if sink is None else sink
+        self._takes_lines = isinstance(self._sink, StreamSink)
         self._limit = limit
         self._batch_seconds = batch_seconds
         self._stats = stats
-        self._queue: deque[Record] = deque()
+        #: Records, and for a stream the lines of exchanges.
+        self._queue: deque[Any] = deque()
         self._wakeup: trio.Event | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._loop_thread = 0
@@ -76,7 +83,10 @@ class LogWriter:
         return f"<LogWriter {state} queued={len(self._queue)} dropped={self.dropped}>"
 
     def set_format(self, format: str) -> None:
-        """``text`` or ``json`` from the next batch on. Raises ValueError for anything else."""
+        """``text`` or ``json`` for what is queued from now on; a message is formatted when written.
+
+        Raises ValueError for anything else.
+        """
         self.style = LogFormat(format)
 
     def count_in(self, stats: Stats) -> None:
@@ -89,9 +99,12 @@ class LogWriter:
         if len(self._queue) >= self._limit:
             self._count_dropped(1)
             return
-        if isinstance(record, Exchange) and record.error is not None:
-            record = _without_frames(record, record.error)
-        self._queue.append(record)
+        if not isinstance(record, Exchange):
+            self._queue.append(record)
+        elif self._takes_lines:
+            self._queue.append(format_record(record, self.style))
+        else:
+            self._queue.append(_without_frames(record))
         if self._wakeup is not None:
             self._wakeup.set()
             self._wakeup = None
@@ -186,12 +199,15 @@ class LogWriter:
             self._stats.log_lines_dropped += lines
 
 
-def _without_frames(exchange: Exchange, error: ProxyError) -> Exchange:
+def _without_frames(exchange: Exchange) -> Exchange:
     """The exchange with an error that holds no traceback.
 
     The frames of a failure hold its connection and buffers; behind a stuck sink ten thousand of
     those would be waiting.
     """
+    error = exchange.error
+    if error is None:
+        return exchange
     bare = ProxyError(error.source, error.phase, error.reason, detail=error.detail)
     return attrs.evolve(exchange, error=bare)
 

@@ -35,6 +35,8 @@ class Sink(Protocol):
 class StreamSink:
     """Lines on a text stream, ``sys.stderr`` if none is given.
 
+    Instead of a record it takes the line that `format_record` makes of it, too.
+
     A stream with a file descriptor is written past its buffer: a thread stuck in a full pipe would
     hold the buffer's lock, and the interpreter aborts at exit when it cannot take that. A reader
     that went away (EPIPE) or a full disk (ENOSPC) loses lines and is tried again with the next.
@@ -55,8 +57,8 @@ class StreamSink:
         except (OSError, ValueError):  # io.UnsupportedOperation is both: a stream in memory
             self._fd, self._whole = -1, True
 
-    def emit(self, records: Sequence[Record], style: LogFormat) -> int:
-        lines = [_format(record, style) + "\n" for record in records]
+    def emit(self, records: Sequence[Record | str], style: LogFormat) -> int:
+        lines = [x if isinstance(x, str) else format_record(x, style) for x in records]
         written = 0
         try:
             for block in _blocks(lines, self._whole):
@@ -144,14 +146,15 @@ def _access_record(exchange: Exchange) -> logging.LogRecord:
     return logging.makeLogRecord(fields)
 
 
-def _format(record: Record, style: LogFormat) -> str:
+def format_record(record: Record, style: LogFormat) -> str:
+    """The record as a line, or lines, with their end. Raises nothing."""
     try:
         if isinstance(record, Exchange):
-            return format_access(record, style)
-        return format_message(record, style)
+            return format_access(record, style) + "\n"
+        return format_message(record, style) + "\n"
     except Exception as exc:  # noqa: BLE001 - one bad record (a plug-in's) must not stop the log
         text = f"log record could not be formatted: {exc!r}"
-        return format_message(warning_record(text), style)
+        return format_message(warning_record(text), style) + "\n"
 
 
 def warning_record(text: str) -> logging.LogRecord:

@@ -6,8 +6,6 @@ and framed anew. Nothing is read while the client takes nothing: a slow reader s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import trio
 
 from trio_proxy.contract import Sink
@@ -15,7 +13,7 @@ from trio_proxy.errors import ProtocolError, ProxyError, Reason, Source
 from trio_proxy.lifecycle import Phase
 from trio_proxy.messages import Framing
 from trio_proxy.net.streams import READ_SIZE, Stream
-from trio_proxy.net.watchdog import Watchdog, receive, receive_later
+from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.wire.h1 import ClientWire
 
 
@@ -27,45 +25,59 @@ class UpstreamReader:
     `trio.ClosedResourceError` if the connection fails.
     """
 
-    def __init__(self, watchdog: Watchdog, is_uploading: Callable[[], bool]) -> None:
+    __slots__ = ("_waiting", "_watchdog", "is_uploading")
+
+    def __init__(self, watchdog: Watchdog) -> None:
         self._watchdog = watchdog
-        self._is_uploading = is_uploading
         self._waiting = False
+        self.is_uploading = False
 
     def _wait(self) -> str:
-        return "" if self._is_uploading() else "read"
+        return "" if self.is_uploading else "read"
 
-    def turn_changed(self) -> None:
+    def turn_changed(self, *, is_uploading: bool) -> None:
         """The upload has begun or ended: start or stop the deadline of a wait under way."""
+        self.is_uploading = is_uploading
         if self._waiting:
             self._watchdog.arm(self._wait())
 
     async def receive(self, stream: Stream) -> bytes:
         """The next bytes, ``b""`` at the end."""
-        self._waiting = True
-        try:
-            return await receive(stream, READ_SIZE, self._watchdog, self._wait())
-        finally:
-            self._waiting = False
+        await self._watchdog.breathe(self._wait())
+        data = stream.receive_nowait(READ_SIZE)
+        return await self.receive_later(stream) if data is None else data
 
     async def receive_later(self, stream: Stream) -> bytes:
-        """`receive` for when nothing can have come yet."""
+        """`receive` for when nothing can have come yet: saves the call that would say so."""
+        data = None
         self._waiting = True
         try:
-            return await receive_later(stream, READ_SIZE, self._watchdog, self._wait())
+            while data is None:
+                await self._watchdog.wait_readable(stream, self._wait())
+                data = stream.receive_nowait(READ_SIZE)
         finally:
             self._waiting = False
+        return data
 
     async def receive_into(self, stream: Stream, buffer: memoryview) -> int:
         """The number of bytes put into a buffer that others use at the next await; 0 at the end."""
         self._waiting = True
         try:
             while (size := stream.receive_into_nowait(buffer)) is None:
-                self._watchdog.arm(self._wait())
-                await stream.wait_readable()
+                await self._watchdog.wait_readable(stream, self._wait())
         finally:
             self._waiting = False
         return size
+
+
+def take_whole_body(wire: ClientWire, sink: Sink) -> bool:
+    """Push a body of known length into the sink if it has come with its head, as most do."""
+    if wire.body_complete:
+        return True
+    if wire.body.framing is not Framing.LENGTH or len(wire.leftover) < wire.remaining:
+        return False
+    sink.write(wire.take_body())
+    return True
 
 
 async def relay_body(wire: ClientWire, stream: Stream, sink: Sink, reader: UpstreamReader) -> None:

@@ -26,6 +26,17 @@ from trio_proxy.upstream.replay import ReplayBody
 class Attempts:
     """Sees one exchange through, on one upstream after another if need be."""
 
+    __slots__ = (
+        "_call",
+        "_choice",
+        "_cluster",
+        "_is_replayable",
+        "_made",
+        "_pause",
+        "_replay",
+        "_rules",
+    )
+
     def __init__(self, cluster: Cluster, call: Call) -> None:
         self._cluster = cluster
         self._call = call
@@ -44,14 +55,17 @@ class Attempts:
 
         Raises ProxyError if no try comes to an answer.
         """
-        self._cluster.budget.request(trio.current_time())
+        cluster, call = self._cluster, self._call
+        clock = call.watchdog.timers.now
+        now = clock()
+        cluster.budget.request(now)
         while True:
-            async with self._cluster.lease(
-                self._call.exchange, self._call.sink.watchdog, self._choice
-            ) as lease:
+            call.exchange.phase = Phase.PICK
+            held = cluster.lease_nowait(call, self._choice, now)
+            with held or await cluster.lease(call, self._choice, now) as lease:
                 self._made += 1
                 upstream = UpstreamExchange(
-                    self._call,
+                    call,
                     lease,
                     self._replay,
                     is_replayable=self._is_replayable,
@@ -63,15 +77,19 @@ class Attempts:
                         self._settle(lease)
                         return await upstream.relay(head)
                 finally:
-                    upstream.stop()
+                    upstream.stop(clock())
                 await upstream.give_up()
             await self._prepare_next()
+            now = clock()
 
     async def _try(self, upstream: UpstreamExchange, lease: Lease) -> ResponseHead | None:
         """The response head to pass on; None if the request is to be sent again."""
-        call = self._call
+        watchdog = self._call.watchdog
+        if watchdog.is_over:
+            await trio.lowlevel.checkpoint()  # nothing may be sent any more
+        watchdog.start_try(lease.connection.leased_at, lease.interrupt)
         try:
-            head = await call.sink.watchdog.within_try(call.exchange, upstream.await_head)
+            head = await upstream.await_head()
         except ProxyError as exc:
             upstream.note_failure(exc)
             # A client that waits for a 100 is as late as the upstream (RFC 9110 §10.1.1).
@@ -80,7 +98,11 @@ class Attempts:
             if not self._may_go_on(lease, condition_of(exc), was_sent=was_sent(exc)):
                 raise
             return None
-        lease.answered(head.status)
+        finally:
+            watchdog.stop_try()
+        lease.answered(head.status, upstream.head_at)
+        if head.status < 400:
+            return head
         if head.status in (429, 503):
             value = first_value(head.fields, b"retry-after") or b""
             pause = retry_after_seconds(value, time.time()) or 0.0
@@ -94,13 +116,13 @@ class Attempts:
         self, lease: Lease, condition: str, *, was_sent: bool, retry_after: float = 0.0
     ) -> bool:
         """Decide on another try, and if there is to be one, how long to wait before it."""
-        rules, now = self._rules, trio.current_time()
+        rules, now = self._rules, self._call.watchdog.timers.now()
         if condition not in rules.on or rules.attempts == 1 or self._call.exchange.head_sent:
             return False
         self._choice.tried[lease.upstream] = now + retry_after
         after = self._cluster.next_try(self._choice)
         self._pause = self._pause_before(after)
-        remaining = self._call.sink.watchdog.deadlines.remaining_total(now)
+        remaining = self._call.watchdog.deadlines.remaining_total(now)
         obstacle = ""
         if after is None:
             obstacle = "no_upstream"
@@ -128,7 +150,7 @@ class Attempts:
             self._replay.rewind()
         if self._pause:
             self._call.exchange.phase = Phase.PICK
-            self._call.sink.watchdog.arm("")
+            self._call.watchdog.arm("")
             await trio.sleep(self._pause)
 
     def _settle(self, lease: Lease) -> None:

@@ -22,13 +22,12 @@ from attrs import field, frozen
 from trio_proxy.addresses import Address
 from trio_proxy.complaint import Complaint
 from trio_proxy.forwarding import Origin
-from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Request
 from trio_proxy.net.streams import Network
-from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.policy.balance import make_balancer
 from trio_proxy.policy.retry import RetryRules
 from trio_proxy.policy.retry_budget import RetryBudget
+from trio_proxy.upstream.call import Call
 from trio_proxy.upstream.condition import HealthRules, MemberRules
 from trio_proxy.upstream.discovery import Directory, Endpoint, Spec, is_name
 from trio_proxy.upstream.keys import key_reader
@@ -219,12 +218,19 @@ class Cluster:
     def _new_member(self, address: Address, rules: MemberRules) -> Upstream:
         gauges = self._gauges_of(str(address))
         member = Upstream(
-            address, rules, self.plan.health, gauges, self.queue.serve, self._condition_changed
+            address,
+            rules,
+            self.plan.health,
+            gauges,
+            freed=self.queue.serve,
+            changed=self._condition_changed,
+            room_changed=self._picker.room_changed,
         )
         member.idle_seconds = self.plan.idle_seconds
         return member
 
     def _condition_changed(self) -> None:
+        self._picker.condition_changed()
         if len(self.queue):
             self._attention.set()
 
@@ -293,32 +299,38 @@ class Cluster:
         """Log that failures are no longer retried, because too many were."""
         self._budget_spent.warn("pool %s: retry.budget_percent reached, not retrying", self.name)
 
-    def lease(self, exchange: Exchange, watchdog: Watchdog, choice: Choice) -> Lease:
-        """An ``async with`` block that holds a connection; see `Lease`."""
-        return Lease(self, exchange, watchdog, choice)
+    def lease_nowait(self, call: Call, choice: Choice, now: float) -> Lease | None:
+        """A connection or slot for one try, None if it has to wait; enter it at once.
 
-    async def acquire(self, holder: Holder, choice: Choice) -> UpstreamConnection:
-        """A leased connection or slot, waiting in the queue if need be. Raises ProxyError."""
+        Raises ProxyError.
+        """
         # Who comes now must not overtake those who wait for the same.
-        if choice.is_particular or not self.queue.has_general:
-            connection = self._maybe_assign(holder, choice)
-            if connection is not None:
-                return connection
+        if self.queue.has_general and not choice.is_particular:
+            return None
+        connection = self._maybe_assign(call, choice, now)
+        return None if connection is None else Lease(self, call, connection)
+
+    async def lease(self, call: Call, choice: Choice, now: float) -> Lease:
+        """Wait in the queue for a connection or slot for one try; enter it at once.
+
+        Raises ProxyError.
+        """
         if not len(self.queue):
             self._attention.set()
-        return await self.queue.wait(holder, choice)
+        return Lease(self, call, await self.queue.wait(call, choice, now))
 
-    def _maybe_assign(self, holder: Holder, choice: Choice) -> UpstreamConnection | None:
-        now = trio.current_time()
+    def _maybe_assign(
+        self, holder: Holder, choice: Choice, now: float
+    ) -> UpstreamConnection | None:
         while (upstream := self._picker.pick(choice, now)) is not None:
             connection = upstream.maybe_lease(holder, now)
             if connection is not None:
                 return connection
         return None
 
-    def give_back(self, connection: UpstreamConnection) -> None:
-        """End a lease whose connection can be used again."""
-        connection.upstream.give_back(connection)
+    def give_back(self, connection: UpstreamConnection, now: float | None = None) -> None:
+        """End a lease whose connection can be used again; ``now`` saves asking for the time."""
+        connection.upstream.give_back(connection, now)
         if self._reaper_parked:
             self._reaper_wakeup.set()
 

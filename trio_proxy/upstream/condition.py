@@ -68,6 +68,10 @@ class Ticket:
     breaker: int
 
 
+def _tell_nobody() -> None:
+    """While a condition is not complete yet."""
+
+
 class Condition:
     """The condition of one upstream. ``now`` is always the event loop's time in seconds."""
 
@@ -81,7 +85,7 @@ class Condition:
     ) -> None:
         self._name = name
         self._gauges = gauges
-        self._changed = changed
+        self._changed = _tell_nobody
         self._passive = PassiveHealth(rules.max_fails, rules.fail_seconds)
         self._active = ActiveHealth(health.rise, health.fall)
         self._breaker: Breaker | None = None
@@ -94,10 +98,13 @@ class Condition:
         self.weight = rules.weight
         self.apply(rules, health)
         self.drain(rules.drain)
+        self._changed = changed
 
     def apply(self, rules: MemberRules, health: HealthRules) -> None:
         """Take on a new configuration; what is known of the upstream's health stays."""
         self._rules, self._health = rules, health
+        #: Those that say something of the upstream's health.
+        self._bad_statuses = health.fail_statuses | health.error_statuses
         self._passive.apply(rules.max_fails, rules.fail_seconds)
         self._active.apply(health.rise, health.fall)
         if health.breaker is None:
@@ -125,8 +132,8 @@ class Condition:
             and not self._slow_start.is_running
             and (breaker is None or breaker.state is State.CLOSED)
         )
-        #: What requests are let in as while there is nothing to tell apart.
-        self._usual = Ticket(self._passive.began(0.0), 0) if self.is_fit else None
+        #: What requests are let in as while there is nothing to tell apart, None if there is.
+        self.usual_ticket = self._ticket(0.0) if self.is_fit else None
         self._gauges.up = self._is_healthy
         self._gauges.draining = self.draining
         self._gauges.breaker = "" if breaker is None else breaker.state.value
@@ -187,18 +194,29 @@ class Condition:
     # What happens
 
     def began(self, now: float) -> Ticket:
-        """A request is sent there."""
+        """A request is sent there. With a `usual_ticket` this need not be asked."""
+        if self.usual_ticket is not None:
+            return self.usual_ticket
         breaker = self._breaker
-        if self._usual is not None and breaker is None:
-            return self._usual
         before = breaker.state if breaker is not None else None
-        ticket = Ticket(self._passive.began(now), breaker.began(now) if breaker else 0)
+        ticket = self._ticket(now)
         if breaker is not None and breaker.state is not before:
             self._breaker_changed(breaker.state, now)
         return ticket
 
+    def _ticket(self, now: float) -> Ticket:
+        breaker = self._breaker
+        return Ticket(self._passive.began(now), 0 if breaker is None else breaker.began(now))
+
     def answered(self, ticket: Ticket, status: int, now: float) -> None:
         """A response head came."""
+        if self.is_fit and status not in self._bad_statuses:
+            # A success tells nothing new; only the breaker counts those, too.
+            if self._breaker is not None:
+                changed = self._breaker.succeeded(ticket.breaker, now)
+                if changed is not None:
+                    self._breaker_changed(changed, now)
+            return
         failed = status in self._health.fail_statuses
         self._passive_outcome(ticket, failed, f"status {status}", now)
         broken = status in self._health.error_statuses

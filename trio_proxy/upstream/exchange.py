@@ -17,7 +17,13 @@ from trio_proxy.lifecycle import STALE, Phase, Try
 from trio_proxy.messages import Fields, Framing, ResponseHead
 from trio_proxy.net.streams import READ_SIZE, Stream
 from trio_proxy.net.watchdog import receive_later
-from trio_proxy.upstream.answer import UpstreamReader, discard_body, malformed, relay_body
+from trio_proxy.upstream.answer import (
+    UpstreamReader,
+    discard_body,
+    malformed,
+    relay_body,
+    take_whole_body,
+)
 from trio_proxy.upstream.call import Call
 from trio_proxy.upstream.lease import Lease
 from trio_proxy.upstream.replay import ReplayBody
@@ -44,6 +50,24 @@ class UpstreamExchange:
     out again though it may have been acted upon, and ``has_next`` that there may be another try.
     """
 
+    __slots__ = (
+        "_body",
+        "_call",
+        "_exchange",
+        "_has_next",
+        "_head",
+        "_is_replayable",
+        "_lease",
+        "_nothing_taken",
+        "_reader",
+        "_record",
+        "_replay",
+        "_request_ended",
+        "_tried_at",
+        "_upload",
+        "head_at",
+    )
+
     def __init__(
         self,
         call: Call,
@@ -53,23 +77,21 @@ class UpstreamExchange:
         is_replayable: bool,
         has_next: bool,
     ) -> None:
+        self._call = call
         self._lease = lease
         self._exchange = call.exchange
-        self._request = call.request
-        self._origin = call.origin
-        self._sink = call.sink
-        self._rules = call.rules
-        self._limits = call.limits
         self._replay = replay
         self._body = call.sink.body if replay is None else replay
         self._is_replayable = is_replayable
         self._has_next = has_next
         self._head: ResponseHead | None = None
         self._upload: Upload | None = None
-        self._reader = UpstreamReader(call.sink.watchdog, self._is_uploading)
+        self._reader: UpstreamReader | None = None
         self._nothing_taken = False
         self._request_ended = False
         self._tried_at = 0.0
+        #: When the response head was there.
+        self.head_at = 0.0
         self._record = Try(self._exchange.upstream)
 
     @property
@@ -81,24 +103,30 @@ class UpstreamExchange:
 
         A pooled connection that turns out to have been dead already is replaced once.
         """
-        self._start_try()
-        reused = self._lease.connection.stream is not None
+        lease = self._lease
+        stream = lease.connection.stream
+        was_pooled = stream is not None
+        self._start_try(lease.connection.leased_at)
         try:
-            head = await self._send_and_await_head()
+            stream = self._send(stream or await lease.dial())
+            head = await self._await_head(stream)
         except ProxyError as exc:
-            if not (reused and exc.retryable and self._can_replay() and self._failed_at_once()):
+            if not (was_pooled and exc.retryable and self._can_replay() and self._failed_at_once()):
                 raise
             await self._give_up_stale_try()
-            self._start_try()
-            head = await self._send_and_await_head()
+            stream = self._send(await lease.dial())
+            head = await self._await_head(stream)
+        if self._has_next and not self._wire.leftover and self._is_worth_holding(head):
+            await self._await_body(stream)
         self._head = head
+        self.head_at = self._call.watchdog.timers.now()
         self._record.outcome = str(head.status)
-        self._record.head_seconds = trio.current_time() - self._tried_at
+        self._record.head_seconds = self.head_at - self._tried_at
         return head
 
     def _failed_at_once(self) -> bool:
         """A stale connection shows within a round trip; what dies later dies of the request."""
-        return trio.current_time() - self._tried_at <= STALE_SECONDS
+        return self._call.watchdog.timers.now() - self._tried_at <= STALE_SECONDS
 
     async def relay(self, head: ResponseHead) -> Fields:
         """Relay the answer into the sink but for its end; its trailers are returned.
@@ -106,9 +134,8 @@ class UpstreamExchange:
         Marks the lease reusable if the connection can take another request. Raises ProxyError.
         """
         if head.status == 101:
-            head.fields = interim_fields(head, self._origin.trace_id)
-            stream = await self._lease.stream()
-            await switch_protocols(head, stream, self._wire, self._sink, self._exchange)
+            head.fields = interim_fields(head, self._call.origin.trace_id)
+            await switch_protocols(head, self._stream, self._wire, self._call.sink, self._exchange)
             return ()
         return await self._relay(head)
 
@@ -123,9 +150,9 @@ class UpstreamExchange:
         if error.source is Source.UPSTREAM:
             self._record.failure = error
 
-    def stop(self) -> None:
+    def stop(self, now: float) -> None:
         """End the try; what still runs of it is cancelled."""
-        self._end_try()
+        self._record.seconds = now - self._tried_at
         if self._upload is not None:
             self._upload.stop()
 
@@ -139,27 +166,20 @@ class UpstreamExchange:
         elif self._head is not None:
             self._lease.reusable = self._head.keep_alive and discard_body(self._wire)
 
-    def _start_try(self) -> None:
-        self._record = Try(self._exchange.upstream)
+    def _start_try(self, now: float) -> None:
         self._exchange.tries.append(self._record)
-        self._tried_at = trio.current_time()
+        self._tried_at = now
 
-    def _end_try(self) -> None:
-        self._record.seconds = trio.current_time() - self._tried_at
-
-    async def _send_and_await_head(self) -> ResponseHead:
-        stream = await self._lease.stream()
-        await self._send(stream)
-        head = await self._await_head(stream)
-        if self._is_worth_holding(head):
-            await self._await_body(stream)
-        return head
+    @property
+    def _stream(self) -> Stream:
+        stream = self._lease.connection.stream
+        assert stream is not None
+        return stream
 
     def _is_worth_holding(self, head: ResponseHead) -> bool:
-        if not (self._has_next and self._is_replayable) or self._is_uploading():
+        if not self._is_replayable or self._is_uploading():
             return False
-        is_promised = head.body.framing is Framing.LENGTH and head.body.length > 0
-        return is_promised and not self._wire.leftover
+        return head.body.framing is Framing.LENGTH and head.body.length > 0
 
     async def _await_body(self, stream: Stream) -> None:
         """Hold a head back for a moment, until something of its body has come.
@@ -167,9 +187,9 @@ class UpstreamExchange:
         Many servers write the two one after the other. One that is killed in between leaves a head
         that promises too much; as long as it has not been passed on, the request can go elsewhere.
         """
-        watchdog, deadlines = self._sink.watchdog, self._sink.watchdog.deadlines
+        watchdog, deadlines = self._call.watchdog, self._call.watchdog.deadlines
         deadlines.stop_try()  # the head has come in time
-        remaining = deadlines.remaining_total(trio.current_time())
+        remaining = deadlines.remaining_total(self._call.watchdog.timers.now())
         data: bytes | None = None
         with trio.move_on_after(min(HEAD_HOLD_SECONDS, remaining / 2)):
             try:
@@ -181,16 +201,18 @@ class UpstreamExchange:
         self._wire.feed(data or b"")
 
     async def _give_up_stale_try(self) -> None:
+        now = self._call.watchdog.timers.now()
         self._record.outcome = STALE
-        self._end_try()
+        self._record.seconds = now - self._tried_at
+        self._record = Try(self._exchange.upstream)
+        self._start_try(now)
         self._lease.start_afresh()
-        now = trio.current_time()
-        self._sink.watchdog.deadlines.start_try(now)
+        self._call.watchdog.deadlines.start_try(now)
         self._lease.turn_began = now
         if self._upload is not None:
             self._upload.stop()
             await self._upload.done.wait()
-            self._upload = None
+            self._upload = self._reader = None
         if self._replay is not None:
             self._replay.rewind()
 
@@ -199,22 +221,22 @@ class UpstreamExchange:
         can_rewind = self._replay is None or self._replay.can_rewind
         return can_rewind and (self._is_replayable or self._nothing_taken)
 
-    async def _send(self, stream: Stream) -> None:
+    def _send(self, stream: Stream) -> Stream:
         """Send the head and what is there of the body in one go; an `Upload` sends the rest."""
         self._exchange.phase = Phase.SEND
-        sink, wire, body = self._sink, self._wire, self._body
-        remaining = sink.watchdog.deadlines.remaining_total(trio.current_time())
+        call, wire, body = self._call, self._wire, self._body
+        remaining = call.watchdog.deadlines.remaining_total(self._call.watchdog.timers.now())
         if remaining <= 0:
             # Without this a request could leave whose answer nobody will wait for.
             raise ProxyError(Source.PROXY, Phase.SEND, Reason.TOTAL_TIMEOUT)
         fields = upstream_fields(
-            self._request,
-            self._origin,
-            self._rules,
-            upstream_host=self._lease.connection.upstream.host_field,
+            call.request,
+            call.origin,
+            call.rules,
+            upstream_host=self._lease.upstream.host_field,
             remaining_seconds=remaining,
         )
-        data = wire.encode_head(self._request, fields, self._limits)
+        data = wire.encode_head(call.request, fields, call.limits)
         if not body.complete and (piece := body.take_nowait()):
             data = b"".join((data, *wire.encode_data(piece)))
         if body.complete:
@@ -224,9 +246,10 @@ class UpstreamExchange:
             sent = stream.send_nowait(data)
         except OSError:
             self._nothing_taken = True
-            return  # an answer may have come before the reset: reading will tell
+            return stream  # an answer may have come before the reset: reading will tell
         if sent < len(data) or not self._request_ended:
             self._start_upload(stream, data[sent:])
+        return stream
 
     def _start_upload(self, stream: Stream, unsent: bytes) -> None:
         self._upload = Upload(
@@ -234,22 +257,27 @@ class UpstreamExchange:
             self._body,
             self._wire,
             stream,
-            self._sink.watchdog,
+            self._call.watchdog,
             waits_for_continue=self._waits_for_continue(),
             encode_end=self._encode_request_end,
             on_change=self._on_upload_change,
         )
         self._lease.turn_began = math.inf  # when it has the whole request
-        self._sink.hold_until(self._upload.done)
-        self._sink.nursery.start_soon(self._upload.run, unsent, self._request_ended)
+        self._reader = UpstreamReader(self._call.watchdog)
+        self._reader.is_uploading = self._is_uploading()
+        sink = self._call.sink
+        sink.hold_until(self._upload.done)
+        sink.nursery.start_soon(self._upload.run, unsent, self._request_ended)
 
     def _waits_for_continue(self) -> bool:
         has_begun = self._replay is not None and self._replay.has_begun
-        return self._request.expects_continue and not has_begun
+        return self._call.request.expects_continue and not has_begun
 
     def _encode_request_end(self) -> bytes:
+        if not self._body.trailers:
+            return self._wire.encode_end()
         trailers = trailer_fields(
-            self._body.trailers, self._request.options, self._rules.deadline_key
+            self._body.trailers, self._call.request.options, self._call.rules.deadline_key
         )
         return self._wire.encode_end(trailers)
 
@@ -257,8 +285,9 @@ class UpstreamExchange:
         if self._exchange.phase in (Phase.SEND, Phase.AWAIT_HEAD):
             self._exchange.phase = self._phase_before_head()
         if self._upload is not None and self._upload.complete:
-            self._lease.turn_began = trio.current_time()
-        self._reader.turn_changed()
+            self._lease.turn_began = self._call.watchdog.timers.now()
+        if self._reader is not None:
+            self._reader.turn_changed(is_uploading=self._is_uploading())
 
     def _phase_before_head(self) -> Phase:
         return Phase.SEND if self._is_uploading() else Phase.AWAIT_HEAD
@@ -267,18 +296,21 @@ class UpstreamExchange:
         return self._upload is not None and self._upload.is_moving
 
     async def _await_head(self, stream: Stream) -> ResponseHead:
-        self._exchange.phase = self._phase_before_head()
+        is_sent = self._upload is None
+        self._exchange.phase = Phase.AWAIT_HEAD if is_sent else self._phase_before_head()
+        wire = self._wire
         heard_anything = False
         interims = 0
         while True:
+            if not wire.leftover:
+                wire.feed(await self._receive_head_bytes(stream, first=not heard_anything))
+                heard_anything = True
             try:
-                head = self._wire.next_response()
+                head = wire.next_response()
             except ProtocolError as exc:
                 raise malformed(exc, self._exchange.phase) from exc
             if head is None:
-                data = await self._receive_head_bytes(stream, first=not heard_anything)
-                heard_anything = True
-                self._wire.feed(data)
+                wire.feed(await self._receive_head_bytes(stream, first=False))
             elif head.status >= 200 or head.status == 101:
                 return head
             else:
@@ -287,9 +319,13 @@ class UpstreamExchange:
 
     async def _receive_head_bytes(self, stream: Stream, *, first: bool) -> bytes:
         try:
-            data = await self._reader.receive_later(stream)
+            if self._reader is not None:
+                data = await self._reader.receive_later(stream)
+            else:
+                data = await receive_later(stream, READ_SIZE, self._call.watchdog, "read")
         except (OSError, trio.ClosedResourceError) as exc:
-            raise self._reset(str(exc), first) from exc
+            failure = self._call.watchdog.try_failure(self._exchange)
+            raise failure or self._reset(str(exc), first) from exc
         if not data:
             raise self._reset("closed before the response head was complete", first)
         return data
@@ -304,23 +340,24 @@ class UpstreamExchange:
         if count > MAX_INTERIM_RESPONSES:
             error = ProtocolError(Reason.RESPONSE_MALFORMED, "too many interim responses")
             raise malformed(error, self._exchange.phase)
-        head.fields = interim_fields(head, self._origin.trace_id)
-        if self._request.version == b"1.1":
-            await self._sink.inform(head)
+        head.fields = interim_fields(head, self._call.origin.trace_id)
+        if self._call.request.version == b"1.1":
+            await self._call.sink.inform(head)
         if head.status == 100 and self._upload is not None:
             self._upload.continue_relayed()
             if self._replay is not None:
                 self._replay.has_begun = True
 
     async def _relay(self, head: ResponseHead) -> Fields:
-        exchange, sink, wire = self._exchange, self._sink, self._wire
-        exchange.phase = Phase.STREAM
+        sink, wire = self._call.sink, self._wire
+        self._exchange.phase = Phase.STREAM
         if self._upload is not None:
             self._upload.answered = True
-        stream = await self._lease.stream()
-        head.fields = client_fields(head, self._origin.trace_id)
+        head.fields = client_fields(head, self._call.origin.trace_id)
         sink.start(head)
-        await relay_body(wire, stream, sink, self._reader)
+        if not take_whole_body(wire, sink):
+            reader = self._reader or UpstreamReader(self._call.watchdog)
+            await relay_body(wire, self._stream, sink, reader)
         uploaded = self._upload is None or self._upload.complete
         self._lease.reusable = head.keep_alive and uploaded and not wire.leftover
-        return trailer_fields(wire.trailers, head.options)
+        return trailer_fields(wire.trailers, head.options) if wire.trailers else ()

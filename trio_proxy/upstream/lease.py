@@ -10,81 +10,97 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.lifecycle import Exchange, Phase
+from trio_proxy.lifecycle import Phase
 from trio_proxy.net.resolver import LookupFailed
 from trio_proxy.net.streams import Stream
-from trio_proxy.net.watchdog import Watchdog
-from trio_proxy.upstream.picker import Choice
-from trio_proxy.upstream.pool import Holder, Upstream
+from trio_proxy.upstream.call import Call
+from trio_proxy.upstream.pool import Upstream, UpstreamConnection
 
 if TYPE_CHECKING:
     from trio_proxy.upstream.cluster import Cluster
 
 
 class Lease:
-    """Holds one upstream connection for one try.
+    """One upstream connection, held for one try; use it as a ``with`` block at once.
 
     Leaving the block gives the connection back if `reusable` was set, and closes it otherwise;
     both are synchronous, so a cancelled exchange leaves nothing behind. What the try says of the
     upstream is reported by `answered` or `failed`; a try that ends without either says nothing.
     """
 
-    def __init__(
-        self, cluster: Cluster, exchange: Exchange, watchdog: Watchdog, choice: Choice
-    ) -> None:
+    __slots__ = (
+        "_call",
+        "_cluster",
+        "_dialling",
+        "_has_failed",
+        "_is_reported",
+        "connection",
+        "reusable",
+        "turn_began",
+        "upstream",
+    )
+
+    def __init__(self, cluster: Cluster, call: Call, connection: UpstreamConnection) -> None:
         self._cluster = cluster
-        self._exchange = exchange
-        self._watchdog = watchdog
-        self._choice = choice
+        self._call = call
         self._is_reported = False
         self._has_failed = False
+        self._dialling: trio.CancelScope | None = None
+        self.connection = connection
+        self.upstream: Upstream = connection.upstream
         #: When it became the upstream's turn: it has the connection, and the whole request.
-        self.turn_began = 0.0
+        self.turn_began = connection.leased_at
         self.reusable = False
 
-    @property
-    def upstream(self) -> Upstream:
-        return self.connection.upstream
-
-    async def __aenter__(self) -> Lease:
-        self._exchange.phase = Phase.PICK
-        holder = Holder(self._exchange, self._watchdog)
-        self.connection = await self._cluster.acquire(holder, self._choice)
-        self.turn_began = self.connection.leased_at
-        self._exchange.upstream = self.connection.upstream.name
-        self._exchange.leases += 1
+    def __enter__(self) -> Lease:
+        exchange = self._call.exchange
+        exchange.upstream = self.upstream.name
+        exchange.leases += 1
         return self
 
-    async def stream(self) -> Stream:
-        """The open stream, dialled first if the lease is a fresh slot. Raises ProxyError."""
-        if self.connection.stream is None:
-            await self._dial()
-        assert self.connection.stream is not None
-        return self.connection.stream
-
-    async def _dial(self) -> None:
-        self._exchange.phase = Phase.CONNECT
-        self._watchdog.arm("connect")
-        try:
-            stream = await self._cluster.directory.network.dial(self.upstream.address)
-        except OSError as exc:
-            raise _dial_error(exc) from exc
+    async def dial(self) -> Stream:
+        """Open the stream, as the lease is a fresh slot. Raises ProxyError."""
+        call = self._call
+        call.exchange.phase = Phase.CONNECT
+        call.watchdog.arm("connect")
+        with trio.CancelScope() as self._dialling:
+            if failure := call.watchdog.try_failure(call.exchange):
+                raise failure
+            try:
+                stream = await self._cluster.directory.network.dial(self.upstream.address)
+            except OSError as exc:
+                raise _dial_error(exc) from exc
+            if call.watchdog.timers.now() >= call.watchdog.due:
+                stream.close()
+                await call.watchdog.too_late()
+        if self._dialling.cancelled_caught:
+            failure = call.watchdog.try_failure(call.exchange)
+            assert failure is not None
+            raise failure
+        self._dialling = None
         self.connection.opened(stream)
+        return stream
+
+    def interrupt(self) -> None:
+        """Have whatever the try waits for fail: its time is up."""
+        if self._dialling is not None:
+            self._dialling.cancel(reason="the try is over")
+        else:
+            self.connection.close_stream()
 
     def start_afresh(self) -> None:
         """Close a stale connection but keep its slot for a new one."""
         self.connection.close_stream()
 
-    def answered(self, status: int) -> None:
+    def answered(self, status: int, now: float) -> None:
         """The upstream has sent a response head."""
         self._is_reported = True
-        now = trio.current_time()
         self.upstream.condition.answered(self.connection.ticket, status, now)
 
     def failed(self, error: ProxyError) -> None:
         """The try has failed before a response head; only the upstream's own faults count."""
         self._has_failed = True
-        now = trio.current_time()
+        now = self._call.watchdog.timers.now()
         if error.reason in _OUT_OF_TIME:
             self._cluster.queue.served(math.inf, now)  # that long at least
         if error.source is Source.UPSTREAM and self._had_its_time(error, now):
@@ -95,30 +111,34 @@ class Lease:
         """The total budget can have been spent by others: the client, the queue, other tries."""
         if error.reason is not Reason.TOTAL_TIMEOUT:
             return True
-        deadlines = self._watchdog.deadlines
+        deadlines = self._call.watchdog.deadlines
         is_own = not deadlines.is_inherited
         return is_own and now - self.turn_began >= deadlines.total_seconds / 2
 
-    async def __aexit__(
+    def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._exchange.leases -= 1
-        now = trio.current_time()
-        upstream, connection = self.upstream, self.connection
+        self._call.exchange.leases -= 1
+        now = self._call.watchdog.timers.now()
         if exc is None and not self._has_failed:
-            self._cluster.queue.served(now - connection.leased_at, now)
-        elif not self._is_reported and self._watchdog.is_over and self._watchdog.wait:
-            # The total budget has run out while it was the upstream's turn.
-            self.failed(self._watchdog.failure(self._exchange))
+            self._cluster.queue.served(now - self.connection.leased_at, now)
+        elif not self._is_reported:
+            self._blame_for_the_end()
         if not self._is_reported:
-            upstream.condition.abandoned(connection.ticket, now)
+            self.upstream.condition.abandoned(self.connection.ticket, now)
         if self.reusable and exc is None:
-            self._cluster.give_back(connection)
+            self._cluster.give_back(self.connection, now)
         else:
-            upstream.discard(connection)
+            self.upstream.discard(self.connection)
+
+    def _blame_for_the_end(self) -> None:
+        """The total budget may have run out while it was the upstream's turn."""
+        watchdog = self._call.watchdog
+        if watchdog.is_over and watchdog.wait:
+            self.failed(watchdog.failure(self._call.exchange))
 
 
 #: What ends a request before it is known how long it would have taken.

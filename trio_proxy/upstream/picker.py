@@ -4,6 +4,10 @@ Candidates are found in this order: the upstream that the client is stuck to; th
 are available; the backups that are; and when nobody is, those that look least bad, because an
 answer that may fail is better than one that has failed already. A balancing policy chooses among
 the candidates that have room.
+
+Nearly always every primary is fit and nothing is particular about the request. Then those that are
+ready are at hand, and stay so until an upstream tells that its condition, its weight or its having
+room has changed: no list is made for each request.
 """
 
 from __future__ import annotations
@@ -55,6 +59,14 @@ class Picker:
         self._random = random
         self._primaries: Sequence[Upstream] = ()
         self._backups: Sequence[Upstream] = ()
+        #: The primaries that are not fit, so that their conditions have to be asked.
+        self._unfit: Sequence[Upstream] = ()
+        #: Whether the primaries that are ready are all that there is to think of.
+        self._is_usual = False
+        #: Whether `_unfit` and `_is_usual` are up to date.
+        self._has_looked = False
+        #: Those, None when it has to be found out anew. A tuple, as `Balancer.choose` has it.
+        self._ready: tuple[Upstream, ...] | None = None
         self._cookies: dict[str, Upstream] = {}
         self._panicking = Complaint(log)
         self._all_were_out = False
@@ -68,6 +80,16 @@ class Picker:
         self._backups = [each for each in members if each.backup]
         self._cookies = cookies
         self.balancer.keep({each.name for each in members})
+        self.condition_changed()
+
+    def condition_changed(self) -> None:
+        """The condition, or the weight, of a member is another."""
+        self._has_looked = False
+        self._ready = None
+
+    def room_changed(self) -> None:
+        """A member has no room any more, or has some again."""
+        self._ready = None
 
     def knows_cookie(self, value: str) -> bool:
         """Whether a cookie stands for a member."""
@@ -78,13 +100,41 @@ class Picker:
 
         Raises ProxyError if there is nobody to wait for.
         """
-        ready = [each for each in self._primaries if each.condition.is_fit and each.has_room]
-        if choice.is_particular or not ready or len(ready) < len(self._primaries):
-            # Not the usual case, in which there is nothing to think about.
-            ready = [each for each in self.candidates(choice, now) if each.has_room]
+        ready: Sequence[Upstream] | None = self._ready
+        if ready is None:
+            ready = self._look()
+        if choice.tried or choice.stuck_to or not self._is_usual:
+            ready = self._consider(choice, now, ready)
         if len(ready) > 1:
             return self.balancer.choose(ready, choice.key, self._random)
         return ready[0] if ready else None
+
+    def _look(self) -> Sequence[Upstream]:
+        """Find out who is ready."""
+        primaries = self._primaries
+        if not self._has_looked:
+            self._has_looked = True
+            self._unfit = [each for each in primaries if not each.condition.is_fit]
+            self._is_usual = bool(primaries) and not self._unfit
+            if self._is_usual:
+                self._all_were_out = False
+        self._ready = tuple([each for each in primaries if each.is_ready])
+        return self._ready
+
+    def _consider(
+        self, choice: Choice, now: float, ready: Sequence[Upstream]
+    ) -> Sequence[Upstream]:
+        """The candidates with room where there is something to think about."""
+        if not choice.is_particular and self._are_fit_ones_all(now):
+            return ready
+        return [each for each in self.candidates(choice, now) if each.has_room]
+
+    def _are_fit_ones_all(self, now: float) -> bool:
+        """Whether the candidates are the primaries that are fit, and nobody else."""
+        fit = len(self._primaries) - len(self._unfit)
+        if not fit or self._all_were_out or self._are_too_few(fit):
+            return False
+        return not any(each.condition.is_available(now) for each in self._unfit)
 
     def candidates(self, choice: Choice, now: float) -> Sequence[Upstream]:
         """Who may get the request, with room or without. Raises ProxyError if nobody may."""
@@ -99,7 +149,8 @@ class Picker:
         if choice.tried:
             found = self._untried(found, choice.tried, now)
         for each in found:
-            each.weight = each.condition.effective_weight(now)
+            if not each.condition.is_fit:
+                each.weight = each.condition.effective_weight(now)
         return found
 
     def next_try(self, choice: Choice, now: float) -> tuple[bool, float] | None:
@@ -125,9 +176,9 @@ class Picker:
         """
         others = [each for each in found if each not in tried]
         return (
-            [each for each in others if each.condition.is_available(now)]
+            _available_of(others, now)
             or others
-            or [e for e in self._backups if e not in tried and e.condition.is_available(now)]
+            or [each for each in _available_of(self._backups, now) if each not in tried]
             or [each for each in found if tried[each] <= now]
             or found
         )
@@ -138,29 +189,29 @@ class Picker:
         return min((each.condition.changes_at(now) for each in members), default=math.inf)
 
     def _available(self, now: float) -> Sequence[Upstream]:
-        found = [each for each in self._primaries if each.condition.is_available(now)]
+        found = _available_of(self._primaries, now)
         if found and self._all_were_out:
             # One is back: the others need not wait for fail_timeout, or it would carry all alone.
             self._all_were_out = False
             for each in self._primaries:
                 each.condition.let_try()
-            found = [each for each in self._primaries if each.condition.is_available(now)]
-        if found and not self._are_too_few(found):
+            found = _available_of(self._primaries, now)
+        if found and not self._are_too_few(len(found)):
             return found
         if not found:
-            found = [each for each in self._backups if each.condition.is_available(now)]
+            found = _available_of(self._backups, now)
             if found:
                 return found
             return self._least_bad(now)
         self._panic("too few upstreams are available")
         return [each for each in self._primaries if each.condition.is_worth_a_try(now)]
 
-    def _are_too_few(self, found: Sequence[Upstream]) -> bool:
+    def _are_too_few(self, available: int) -> bool:
         """Whether the available primaries are below ``panic_percent``; a drain is no illness."""
-        if not self.panic_percent:
+        if available * 100 >= self.panic_percent * len(self._primaries):
             return False
         in_use = sum(not each.condition.draining for each in self._primaries)
-        return len(found) * 100 < self.panic_percent * in_use
+        return available * 100 < self.panic_percent * in_use
 
     def _least_bad(self, now: float) -> Sequence[Upstream]:
         """Those to try although all are out: what has failed may work again by now."""
@@ -187,3 +238,9 @@ class Picker:
                 Source.PROXY, Phase.PICK, Reason.BREAKER_OPEN, retry_after=retry_after
             )
         return ProxyError(Source.PROXY, Phase.PICK, Reason.NO_UPSTREAM)
+
+
+def _available_of(members: Sequence[Upstream], now: float) -> Sequence[Upstream]:
+    """Those of the members that are available; nearly all are fit, and have not to be asked."""
+    conditions = [(each, each.condition) for each in members]
+    return [each for each, its in conditions if its.is_fit or its.is_available(now)]

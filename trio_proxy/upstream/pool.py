@@ -14,10 +14,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
 from trio_proxy.addresses import Address, TcpAddress
-from trio_proxy.errors import ProxyError, Reason, Source
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog
@@ -37,18 +36,18 @@ class Gauges(condition.Gauges, Protocol):
     idle: int
 
 
-@frozen(eq=False)
-class Holder:
-    """Who holds a lease, and the means to end it."""
+class Holder(Protocol):
+    """Who holds a lease."""
 
-    exchange: Exchange
-    watchdog: Watchdog
+    @property
+    def exchange(self) -> Exchange: ...
+
+    @property
+    def watchdog(self) -> Watchdog: ...
 
     def cut(self) -> None:
-        """End the exchange: its upstream was taken away and the drain's time is up."""
-        phase, detail = self.exchange.phase, "upstream removed and drain deadline passed"
-        error = ProxyError(Source.PROXY, phase, Reason.SHUTTING_DOWN, detail=detail)
-        self.watchdog.abort(error)
+        """End it: the upstream was taken away and the drain's time is up."""
+        ...
 
 
 @define(eq=False)
@@ -87,9 +86,10 @@ class UpstreamConnection:
 class Upstream:
     """One member of a pool: its connections, and its `Condition`.
 
-    ``freed`` is called whenever a connection or a slot has become free, and ``changed`` when its
-    condition is another. The attributes ``name``,
-    ``seed``, ``weight``, ``base_weight`` and ``in_flight`` are what balancers look at.
+    ``freed`` is called whenever a connection or a slot has become free, ``changed`` when its
+    condition or its weight is another, and ``room_changed`` when it has no room any more or has
+    some again. The attributes ``name``, ``seed``, ``weight``, ``base_weight`` and
+    ``in_flight`` are what balancers look at.
     """
 
     def __init__(
@@ -100,12 +100,13 @@ class Upstream:
         gauges: Gauges,
         freed: Callable[[], None],
         changed: Callable[[], None],
+        room_changed: Callable[[], None],
     ) -> None:
         self.address = address
         self.name = str(address)
         self.seed = seed_of(self.name)
         self.host_field = self._host_field(rules)
-        self.condition = Condition(self.name, rules, health, gauges, changed)
+        self.condition = Condition(self.name, rules, health, gauges, self._condition_changed)
         self.weight: float = rules.weight
         self.base_weight = rules.weight
         self.backup = rules.backup
@@ -120,6 +121,14 @@ class Upstream:
         self.cookie = ""
         self._gauges = gauges
         self.freed = freed
+        self._changed = changed
+        self._room_changed = room_changed
+        #: Slots of the cap that are left; below zero when it was lowered.
+        self._slots = self.limiter.available_tokens
+        #: Whether `maybe_lease` would find a connection or a slot.
+        self.has_room = self._slots > 0
+        #: The usual case: nothing is the matter with it, and it has room.
+        self.is_ready = self.has_room and self.condition.is_fit
         #: Oldest first; reuse takes the newest (LIFO), so that spare ones grow old and are closed.
         self._idle: deque[UpstreamConnection] = deque()
         #: Leased connections and who holds them.
@@ -136,20 +145,38 @@ class Upstream:
             return b"localhost"
         return (rules.authority or self.name).removesuffix(":80").encode()
 
-    @property
-    def has_room(self) -> bool:
-        """Whether `maybe_lease` would find a connection or a slot."""
-        return bool(self._idle) or self.limiter.available_tokens > 0
+    def _condition_changed(self) -> None:
+        if self.condition.is_fit:
+            self.weight = self.base_weight
+        self.is_ready = self.has_room and self.condition.is_fit
+        self._changed()
+
+    def _note_room(self) -> None:
+        """Idle connections or slots have changed in number."""
+        has_room = bool(self._idle) or self._slots > 0
+        if has_room != self.has_room:
+            self.has_room = has_room
+            self.is_ready = has_room and self.condition.is_fit
+            self._room_changed()
+
+    def _note_slots(self) -> None:
+        self._slots = self.limiter.available_tokens
+        self._note_room()
 
     def maybe_lease(self, holder: Holder, now: float) -> UpstreamConnection | None:
         """An idle connection that still looks alive, else a slot to dial in, else None."""
-        connection = self._maybe_reuse(now) or self._maybe_open_slot()
-        if connection is not None:
-            self.leased[connection] = holder
-            connection.leased_at = now
-            connection.ticket = self.condition.began(now)
-            self.in_flight += 1
-            self._gauges.active += 1
+        idle = self._idle
+        connection = (self._maybe_reuse(now) if idle else None) or self._maybe_open_slot()
+        if connection is None:
+            return None
+        if not idle and self._slots <= 0:
+            self._note_room()
+        self.leased[connection] = holder
+        connection.leased_at = now
+        condition = self.condition
+        connection.ticket = condition.usual_ticket or condition.began(now)
+        self.in_flight += 1
+        self._gauges.active += 1
         return connection
 
     def _maybe_reuse(self, now: float) -> UpstreamConnection | None:
@@ -164,21 +191,24 @@ class Upstream:
         return None
 
     def _maybe_open_slot(self) -> UpstreamConnection | None:
-        if self.limiter.available_tokens <= 0:
+        if self._slots <= 0:
             return None
         connection = UpstreamConnection(self)
         self.limiter.acquire_on_behalf_of_nowait(connection)
+        self._note_slots()
         return connection
 
-    def give_back(self, connection: UpstreamConnection) -> None:
+    def give_back(self, connection: UpstreamConnection, now: float | None = None) -> None:
         """End a lease whose connection can serve another request."""
-        if self.retired or connection.dead or self.limiter.available_tokens < 0:
+        if self.retired or connection.dead or self._slots < 0:
             self.discard(connection)
             return
         self._end_lease(connection)
-        connection.idle_until = trio.current_time() + self.idle_seconds
+        connection.idle_until = (trio.current_time() if now is None else now) + self.idle_seconds
         self._idle.append(connection)
         self._gauges.idle += 1
+        if not self.has_room:
+            self._note_room()
         self.freed()
 
     def give_back_unused(self, connection: UpstreamConnection) -> None:
@@ -206,6 +236,7 @@ class Upstream:
     def _close(self, connection: UpstreamConnection) -> None:
         connection.close_stream()
         self.limiter.release_on_behalf_of(connection)
+        self._note_slots()
 
     def drop_if_idle(self, connection: UpstreamConnection) -> None:
         """Close a connection whose peer has hung up, unless an exchange is reading from it."""
@@ -246,7 +277,8 @@ class Upstream:
         self.condition.apply(rules, health)
         self.backup = rules.backup
         self.limiter.total_tokens = rules.max_conns
-        while self._idle and self.limiter.available_tokens < 0:
+        self._note_slots()
+        while self._idle and self._slots < 0:
             self.drop_if_idle(self._idle[0])
         self.idle_seconds = idle_seconds
         latest = trio.current_time() + idle_seconds
@@ -255,9 +287,9 @@ class Upstream:
 
     def set_weight(self, weight: int) -> None:
         """Change its share of the load; at least 1."""
-        self.condition.set_weight(weight)
         self.base_weight = weight
         self.weight = weight
+        self.condition.set_weight(weight)
 
     def close_idle(self) -> None:
         """Close every idle connection."""

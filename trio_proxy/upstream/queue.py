@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from trio_proxy.complaint import Complaint
 from trio_proxy.errors import ProxyError, Reason, Source
@@ -42,19 +44,25 @@ class Waiter:
     holder: Holder
     choice: Choice
     since: float
+    #: Whether it can have room where others have none; see `Choice`.
+    is_particular: bool
+    #: Who sleeps until the request is served.
+    task: trio.lowlevel.Task
     granted: UpstreamConnection | None = None
     error: ProxyError | None = None
-    event: trio.Event = field(factory=trio.Event)
 
 
-Assign = Callable[[Holder, Choice], UpstreamConnection | None]
+Assign = Callable[[Holder, Choice, float], UpstreamConnection | None]
 
 
 class Queue:
     """The waiting requests of one pool.
 
-    ``assign`` finds a connection for a request, None if all have to wait, and raises ProxyError if
-    waiting is of no use. ``lengths[name]`` shows the queue's length.
+    ``assign`` finds a connection for a request ``now``, None if all have to wait, and raises
+    ProxyError if waiting is of no use. ``lengths[name]`` shows the queue's length.
+
+    A waiter is put to sleep and woken by its task alone, which is all that an event would do. Who
+    is cancelled leaves the queue in that moment, so that nobody is woken twice.
     """
 
     def __init__(self, name: str, assign: Assign, lengths: dict[str, int]) -> None:
@@ -62,11 +70,15 @@ class Queue:
         self._assign = assign
         self._lengths = lengths
         self._rules = QueueRules()
-        #: In the order in which they came.
-        self._waiters: dict[Waiter, None] = {}
+        #: In the order in which they came; unlike a dict it has the first at hand.
+        self._waiters: OrderedDict[Waiter, None] = OrderedDict()
         #: How many of them cannot take just any upstream.
         self._particular = 0
+        #: Whether somebody waits who would take any upstream.
+        self.has_general = False
         self._estimate = WaitEstimate()
+        #: To be told for how long each request held its connection, when it gives that back.
+        self.served = self._estimate.served
         self._delay = StandingDelay(self._rules.target_seconds)
         self._overloaded = False
         self._full = Complaint(log)
@@ -85,31 +97,34 @@ class Queue:
         if not rules.is_lifo:
             self._overloaded = False
 
-    def served(self, seconds: float, now: float) -> None:
-        """A request has given its connection back ``now``, after so many seconds."""
-        self._estimate.served(seconds, now)
+    async def wait(self, holder: Holder, choice: Choice, now: float) -> UpstreamConnection:
+        """Wait for a connection from ``now`` on. Raises ProxyError."""
+        task = trio.lowlevel.current_task()
+        waiter = Waiter(holder, choice, now, choice.is_particular, task)
 
-    async def wait(self, holder: Holder, choice: Choice) -> UpstreamConnection:
-        """Wait for a connection. Raises ProxyError."""
-        waiter = Waiter(holder, choice, trio.current_time())
+        def leave(_: Any) -> trio.lowlevel.Abort:
+            self._remove(waiter)
+            return trio.lowlevel.Abort.SUCCEEDED
+
         self._admit(waiter)
         self._add(waiter)
         holder.watchdog.arm("queue")
-        try:
-            await waiter.event.wait()
-            if holder.watchdog.is_over:
-                # Granted in the very moment in which its time was up: too late.
-                await trio.lowlevel.checkpoint()
-        except BaseException:
-            if waiter in self._waiters:
-                self._remove(waiter)
-            elif waiter.granted is not None:
-                waiter.granted.upstream.give_back_unused(waiter.granted)
-            raise
+        await trio.lowlevel.wait_task_rescheduled(leave)
+        if holder.watchdog.is_over or trio.current_time() >= holder.watchdog.due:
+            # Served in the very moment in which its time was up: too late.
+            await self._refuse_late(waiter)
         if waiter.error is not None:
             raise waiter.error
         assert waiter.granted is not None
         return waiter.granted
+
+    async def _refuse_late(self, waiter: Waiter) -> None:
+        try:
+            await waiter.holder.watchdog.too_late()
+        except BaseException:
+            if waiter.granted is not None:
+                waiter.granted.upstream.give_back_unused(waiter.granted)
+            raise
 
     def _admit(self, waiter: Waiter) -> None:
         """Refuse a request that would wait for nothing."""
@@ -126,14 +141,14 @@ class Queue:
     def _position_of(self, waiter: Waiter) -> int:
         """How many wait in front of a new one, for the same: reckoned to the short side."""
         # While the newest come first, it is nobody; and who knows what particular ones wait for.
-        if self._overloaded or waiter.choice.is_particular:
+        if self._overloaded or waiter.is_particular:
             return 0
         return len(self._waiters) - self._particular
 
     def _is_hopeless(self, waiter: Waiter, wait: float, now: float) -> bool:
         deadlines = waiter.holder.watchdog.deadlines
-        remaining, total = deadlines.remaining_total(now), deadlines.total_seconds
-        return self._estimate.is_hopeless(wait, remaining, total, now)
+        remaining = deadlines.total_at - now
+        return self._estimate.is_hopeless(wait, remaining, deadlines.total_seconds, now)
 
     def _shed(self, wait: float) -> ProxyError:
         self._shedding.warn("pool %s: shedding what could not be served in time", self._name)
@@ -144,54 +159,54 @@ class Queue:
 
     def _add(self, waiter: Waiter) -> None:
         self._waiters[waiter] = None
-        self._particular += waiter.choice.is_particular
-        self._lengths[self._name] = len(self._waiters)
+        self._particular += waiter.is_particular
+        self._note_length()
 
     def _remove(self, waiter: Waiter) -> None:
         del self._waiters[waiter]
-        self._particular -= waiter.choice.is_particular
-        self._lengths[self._name] = len(self._waiters)
+        self._particular -= waiter.is_particular
+        self._note_length()
         if not self._waiters:
             self._estimate.emptied()
             self._delay.emptied()
             self._overloaded = False
 
-    @property
-    def has_general(self) -> bool:
-        """Whether somebody waits who would take any upstream."""
-        return len(self._waiters) > self._particular
+    def _note_length(self) -> None:
+        self._lengths[self._name] = length = len(self._waiters)
+        self.has_general = length > self._particular
 
     def serve(self) -> None:
         """Give what has become free to those who wait."""
-        self._note_overload()
+        if not self._waiters:
+            return
+        now = trio.current_time()
+        self._note_overload(now)
         while self._waiters and not self._particular:
             waiters = reversed(self._waiters) if self._overloaded else iter(self._waiters)
-            if not self._serve_one(next(waiters)):
+            if not self._serve_one(next(waiters), now):
                 return
-        self._serve_particular()
+        self._serve_particular(now)
 
-    def _serve_particular(self) -> None:
+    def _serve_particular(self, now: float) -> None:
         """Go through all: where one has to wait, another of another kind may not have to."""
         waiters = list(self._waiters)
         blocked = set()
         for waiter in reversed(waiters) if self._overloaded else waiters:
             kind = waiter.choice.kind
-            if kind not in blocked and not self._serve_one(waiter):
+            if kind not in blocked and not self._serve_one(waiter, now):
                 blocked.add(kind)
 
-    def _note_overload(self) -> None:
-        if self._rules.is_lifo and self._waiters:
-            now = trio.current_time()
+    def _note_overload(self, now: float) -> None:
+        if self._rules.is_lifo:
             oldest = next(iter(self._waiters))
             self._overloaded = self._delay.observe(now - oldest.since, now)
 
-    def _serve_one(self, waiter: Waiter) -> bool:
+    def _serve_one(self, waiter: Waiter, now: float) -> bool:
         """Whether the waiter waits no longer."""
-        now = trio.current_time()
         try:
             if self._is_hopeless(waiter, 0.0, now):
                 raise self._shed(0.0)
-            waiter.granted = self._assign(waiter.holder, waiter.choice)
+            waiter.granted = self._assign(waiter.holder, waiter.choice, now)
         except ProxyError as exc:
             waiter.error = exc
         except Exception as exc:
@@ -203,5 +218,5 @@ class Queue:
         if waiter.granted is not None:
             self._estimate.granted(now)
         self._remove(waiter)
-        waiter.event.set()
+        trio.lowlevel.reschedule(waiter.task)
         return True

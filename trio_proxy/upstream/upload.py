@@ -14,6 +14,9 @@ from trio_proxy.net.watchdog import Watchdog, send_all, send_borrowed
 from trio_proxy.wire.h1 import ClientWire
 
 
+def _nothing_has_changed() -> None: ...
+
+
 class Upload:
     """One task that moves the body, started only when there is something left to move.
 
@@ -38,7 +41,7 @@ class Upload:
         self._wire = wire
         self._stream = stream
         self._main = main
-        self._watchdog = Watchdog(main.deadlines)
+        self._watchdog = Watchdog(main.deadlines, main.timers)
         self._encode_end = encode_end
         self._on_change = on_change
         self._stopped = False
@@ -54,12 +57,12 @@ class Upload:
     async def run(self, unsent: bytes, ended: bool) -> None:
         """Send ``unsent``, and then the rest of the body unless it ``ended`` with that."""
         try:
-            with self._watchdog.scope:
+            with self._watchdog:
                 await send_all(self._stream, unsent, self._watchdog, "write")
                 if not ended:
                     await self._relay()
                 self.complete = True
-            if self._watchdog.scope.cancelled_caught and not self._stopped:
+            if self._watchdog.was_cancelled and not self._stopped:
                 self._out_of_time()
         except ProxyError as exc:
             self._main.abort(exc)
@@ -68,6 +71,9 @@ class Upload:
         finally:
             self.done.set()
             self._on_change()
+            # Nobody is told any more; and what both know of each other is left to no collector.
+            self._on_change = _nothing_has_changed
+            del self._encode_end
 
     async def _relay(self) -> None:
         body = self._body
@@ -120,4 +126,4 @@ class Upload:
         """Cancel the rest; `done` is set soon after. Who was out of time by then still says so."""
         if not self._watchdog.is_over:
             self._stopped = True
-        self._watchdog.scope.cancel(reason="the exchange is over")
+        self._watchdog.cancel("the exchange is over")

@@ -2,16 +2,20 @@
 
 h11 is deliberately lenient: it takes bare LF, obs-fold, NUL in values and any version. A lenient
 reader in front of another reader is how requests are smuggled, so everything is matched against
-these patterns before h11 sees it. All repeats are possessive: no input makes them backtrack.
+this grammar, and h11 never sees the bytes of a head. All repeats are possessive: no input makes
+them backtrack.
 """
 
 from __future__ import annotations
 
 import re
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+from trio_proxy.names import TOKEN_PATTERN as _TOKEN
+
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
-_FIELDS = rb"(?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+"
+
+#: The bytes that a line may hold: anything but controls, of which a tab is none here.
+TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 TOKEN = re.compile(_TOKEN)
 
@@ -22,26 +26,17 @@ PROTOCOL = re.compile(_TOKEN + rb"(?:/" + _TOKEN + rb")?")
 MAX_METHOD_BYTES = 32
 _METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}+"
 
-#: Groups: method, target, minor version.
-REQUEST_HEAD = re.compile(
-    rb"(" + _METHOD + rb") ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS + rb"\r\n"
-)
+#: Groups: method, target, version.
+REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") ([\x21-\x7e]++) HTTP/([0-9]\.[0-9])")
 
-#: Groups: minor version, status, reason phrase (may be missing, with or without its space).
-RESPONSE_HEAD = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + _VALUE + rb"))?\r\n" + _FIELDS + rb"\r\n"
-)
-
-#: One field line of a head that matched; trailing white space is still on the value.
-FIELD = re.compile(rb"([^\r\n:]++):[ \t]*+([^\r\n]*+)\r\n")
+#: Groups: version, status, reason phrase (may be missing, with or without its space).
+STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: (" + _VALUE + rb"))?")
 
 #: One line of a trailer section.
 TRAILER_LINE = re.compile(_TOKEN + rb":" + _VALUE + rb"\r\n")
 
 #: What no head may contain, complete or not: controls, a bare CR, a bare LF.
 FORBIDDEN_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n")
-
-REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
 
 CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
 

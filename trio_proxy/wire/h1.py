@@ -4,8 +4,12 @@ A `ServerWire` lives as long as a client connection, a `ClientWire` as long as a
 connection; each takes a fresh h11 state machine for every request, so that no state leaks from
 one exchange into the next. Who does what:
 
-- Heads are found and checked here (`grammar`), then parsed by h11; what is sent is always written
-  by h11 from checked fields, never copied from what came.
+- Heads are found, checked and understood here (`grammar`, `fields`). h11 is told of each what its
+  state machine acts upon (`standins`), so it still judges what may follow what, and decodes and
+  encodes chunks; it does not parse anew what a stricter reader has parsed.
+- What is sent is never copied from what came: h11 writes the first line and the framing, and the
+  checked fields on which no framing depends are written between them (`heads`). Everything that
+  it acts upon or would refuse goes through h11.
 - Chunked bodies are checked by `ChunkGuard`, decoded and encoded by h11.
 - A body of known length is opaque. Its bytes are counted here and may bypass `feed` altogether
   (`count_bypassed`), so that a large one can move from socket to socket without becoming small
@@ -19,12 +23,14 @@ byte, and a new state machine costs 0.9 µs.
 from __future__ import annotations
 
 from trio_proxy.errors import ProtocolError, Reason
-from trio_proxy.messages import NO_BODY, Fields, Framing, Request, ResponseHead, list_members
+from trio_proxy.messages import NO_BODY, Field, Fields, Framing, Request, ResponseHead, list_members
 from trio_proxy.wire.grammar import FORBIDDEN_IN_HEAD
+from trio_proxy.wire.heads import write_request, write_response
 from trio_proxy.wire.machine import h11
 from trio_proxy.wire.reader import MAX_H11_BUFFER, PLAIN_END, Wire
 from trio_proxy.wire.requests import HeadLimits, explain_incomplete, parse_request
 from trio_proxy.wire.responses import parse_response
+from trio_proxy.wire.standins import plain_request, request_stand_in, response_stand_in
 
 #: Bytes of a refused request line that are kept for the log.
 MAX_LOGGED_LINE = 256
@@ -81,7 +87,7 @@ class ServerWire(Wire):
         except ProtocolError:
             self._note_refused(head)
             raise
-        self._h11.receive_data(head)
+        self._h11.receive_data(request_stand_in(request))
         self._next_event()
         self._method = request.method
         self._is_http10 = request.version == b"1.0"
@@ -104,18 +110,17 @@ class ServerWire(Wire):
         ``head.fields`` holds end-to-end fields only. A body that is not of known length is sent
         chunked, or to an HTTP/1.0 client up to the end of the connection.
         """
-        fields = list(head.fields)
+        framing: list[Field] = []
         if head.declared_length is not None and head.status != 204:
-            fields.append((b"Content-Length", b"%d" % head.declared_length))
+            framing.append((b"Content-Length", b"%d" % head.declared_length))
         if not keep_alive:
-            fields.append((b"Connection", b"close"))
+            framing.append((b"Connection", b"close"))
         elif self._is_http10:
             self._stand_in_http11()
-            fields.append((b"Connection", b"keep-alive"))
+            framing.append((b"Connection", b"keep-alive"))
         has_length = head.declared_length is not None or head.status in (204, 304)
         self._sends_chunked = not (has_length or self._is_http10 or self._method == b"HEAD")
-        event = h11.Response(status_code=head.status, headers=fields, reason=head.reason)
-        return self._h11.send(event) or b""
+        return write_response(self._h11, head, framing)
 
     def can_keep_alive(self, head: ResponseHead) -> bool:
         """Whether the client will know where this response ends without a close."""
@@ -130,7 +135,7 @@ class ServerWire(Wire):
         of known length, and an HTTP/1.0 request has no chunked body that h11 would have to read.
         """
         self._h11 = h11.Connection(h11.SERVER, MAX_H11_BUFFER)
-        self._h11.receive_data(b"%s / HTTP/1.1\r\nHost: stand-in\r\n\r\n" % self._method)
+        self._h11.receive_data(plain_request(self._method))
         self._next_event()
 
     def encode_refusal(self, head: ResponseHead, body: bytes, *, keep_alive: bool) -> bytes:
@@ -170,14 +175,13 @@ class ClientWire(Wire):
         self._method = request.method
         self._upgrade = request.upgrade
         self._expect_body(NO_BODY)
-        out = list(fields)
         self._sends_chunked = request.body.framing is Framing.CHUNKED
+        framing: list[Field] = []
         if self._sends_chunked:
-            out.append((b"Transfer-Encoding", b"chunked"))
+            framing.append((b"Transfer-Encoding", b"chunked"))
         elif request.body.framing is Framing.LENGTH:
-            out.append((b"Content-Length", b"%d" % request.body.length))
-        event = h11.Request(method=request.method, target=request.target, headers=out)
-        return self._h11.send(event) or b""
+            framing.append((b"Content-Length", b"%d" % request.body.length))
+        return write_request(self._h11, request, fields, framing)
 
     def next_response(self) -> ResponseHead | None:
         """The next interim or final response head, or None until more is fed.
@@ -195,7 +199,7 @@ class ClientWire(Wire):
         response = parse_response(head, self._method, self._limits)
         if response.status == 101:
             self._check_upgrade(response)
-        self._h11.receive_data(head)
+        self._h11.receive_data(response_stand_in(response))
         self._next_event()
         if response.status >= 200:
             self._expect_body(response.body)

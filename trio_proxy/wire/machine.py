@@ -1,7 +1,8 @@
 """Which h11 there is: the one that mypyc has compiled, if the ``speed`` extra is installed.
 
-The two have one API and pass the same tests; the compiled one costs about a third of the time.
-``TRIO_PROXY_H11=h11`` in the environment has the plain one used although the other is there.
+The two have one API and pass the same tests; the compiled one takes about a third of the time. The
+environment variable ``TRIO_PROXY_H11`` insists on one of them: ``h11`` or ``h11_mypyc``. Raises
+ImportError if that one is not there.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+_WANTED = os.environ.get("TRIO_PROXY_H11", "")
+
+if TYPE_CHECKING or _WANTED == "h11":
     import h11
-else:
+elif _WANTED in ("", "h11_mypyc"):
     try:
-        if os.environ.get("TRIO_PROXY_H11") == "h11":
-            raise ImportError
         import h11_mypyc as h11
     except ImportError:
+        if _WANTED:
+            raise
         import h11
+else:
+    raise ImportError(f"TRIO_PROXY_H11: is {_WANTED!r} (expected h11 or h11_mypyc)")
 
 #: What drives the connections, for the log: a package and its version.
 NAME = f"{h11.__name__} {version(h11.__name__.replace('_', '-'))}"

@@ -69,6 +69,8 @@ class Wire:
         return before
 
     def _expect_body(self, body: Body) -> None:
+        if body is self.body is NO_BODY:
+            return  # as it is
         self.body = body
         self.body_complete = body.is_empty
         self.remaining = body.length

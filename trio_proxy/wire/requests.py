@@ -5,19 +5,23 @@ What is ambiguous is refused, never guessed (RFC 9112 §3.2, §6.1, §6.3 and §
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import frozen
 
+from trio_proxy import names
 from trio_proxy.errors import ProtocolError, Reason
 from trio_proxy.messages import (
     CHUNKED_BODY,
     NO_BODY,
     Body,
-    Field,
     Framing,
     Request,
+    SortedFields,
     list_members,
 )
 from trio_proxy.wire import grammar
+from trio_proxy.wire.fields import sort_fields
 
 
 @frozen
@@ -29,85 +33,90 @@ class HeadLimits:
     target_bytes: int = 8192
 
 
-def split_fields(head: bytes, start: int) -> list[Field]:
-    """The ``(name, value)`` pairs of a head that matched the grammar, from offset ``start``."""
-    fields: list[Field] = grammar.FIELD.findall(head, start)
-    if b" \r\n" in head or b"\t\r\n" in head:  # hardly ever: white space behind a value
-        fields = [(name, value.rstrip(b" \t")) for name, value in fields]
-    return fields
-
-
 def parse_request(head: bytes, limits: HeadLimits) -> Request:
     """Check one whole head, its closing empty line included.
 
     Raises ProtocolError with the reason for anything that is not a well-formed request whose
     framing, host and target have exactly one reading.
     """
-    match = grammar.REQUEST_HEAD.fullmatch(head)
+    lines = head[:-4].split(b"\r\n")
+    match = grammar.REQUEST_LINE.fullmatch(lines.pop(0))
     if match is None:
-        raise _explain_malformed(head, limits)
-    method, target, minor = match.groups()
+        raise ProtocolError(Reason.MALFORMED_REQUEST, "malformed request line")
+    method, target, version = match.groups()
+    if version not in (b"1.1", b"1.0"):
+        raise ProtocolError(Reason.VERSION_NOT_SUPPORTED, f"HTTP/{version.decode()}")
     if len(target) > limits.target_bytes:
         raise ProtocolError(Reason.TARGET_TOO_LONG, f"target of {len(target)} bytes")
-    fields = split_fields(head, head.index(b"\n") + 1)
-    if len(fields) > limits.fields:
-        raise ProtocolError(Reason.HEAD_TOO_LARGE, f"{len(fields)} header fields")
+    if len(lines) > limits.fields:
+        raise ProtocolError(Reason.HEAD_TOO_LARGE, f"{len(lines)} header fields")
+    found = sort_fields(head, lines, names.SET_ASIDE_IN_REQUESTS)
+    if found is None:
+        raise ProtocolError(Reason.MALFORMED_REQUEST, "malformed header field")
     if method in (b"CONNECT", b"TRACE"):
         # A reverse proxy is no tunnel, and TRACE echoes credentials: nginx refuses both as well.
         raise ProtocolError(Reason.METHOD_NOT_SUPPORTED, method.decode())
-    return _interpret(method, target, b"1." + minor, fields)
+    return _interpret(method, target, version, *found)
 
 
-def _interpret(method: bytes, target: bytes, version: bytes, fields: list[Field]) -> Request:
-    special: dict[bytes, list[bytes]] = {}
-    for name, value in fields:
-        lower = name.lower()
-        if lower in _SPECIAL:
-            special.setdefault(lower, []).append(value)
-    body = _request_body(special, version)
-    target, host = _target_and_host(method, target, version, special.get(b"host", []))
-    options = list_members(b",".join(special[b"connection"])) if b"connection" in special else ()
+def _interpret(
+    method: bytes,
+    target: bytes,
+    version: bytes,
+    fields: SortedFields,
+    values: dict[int, list[bytes]],
+) -> Request:
+    is_http11 = version == b"1.1"
+    body = _request_body(values, is_http11) if fields.kinds & _FRAMING else NO_BODY
+    target, host = _target_and_host(method, target, is_http11, values.get(names.HOST, []))
+    options = connection_options(values)
     upgrade = b""
-    if b"upgrade" in special and b"upgrade" in options and version == b"1.1" and body.is_empty:
-        upgrade = _protocol_to_switch_to(special[b"upgrade"])
-    keep_alive = b"close" not in options and (version == b"1.1" or b"keep-alive" in options)
-    expects = [value.lower() for value in special.get(b"expect", ())]
+    if b"upgrade" in options and names.UPGRADE in values and is_http11 and body.is_empty:
+        upgrade = _protocol_to_switch_to(values[names.UPGRADE])
+    expects_continue = False
+    if names.EXPECT in values and is_http11 and not body.is_empty:
+        expects_continue = [value.lower() for value in values[names.EXPECT]] == [b"100-continue"]
     return Request(
-        method=method,
-        target=target,
-        version=version,
-        host=host,
-        fields=fields,
-        body=body,
-        keep_alive=keep_alive,
-        options=options,
-        via=special.get(b"via", ()),
-        expects_continue=expects == [b"100-continue"] and version == b"1.1" and not body.is_empty,
-        upgrade=upgrade,
+        method,
+        target,
+        version,
+        host,
+        fields,
+        body,
+        b"close" not in options and (is_http11 or b"keep-alive" in options),
+        options,
+        values.get(names.VIA, ()),
+        expects_continue,
+        upgrade,
     )
 
 
-_SPECIAL = frozenset(
-    (
-        b"host",
-        b"connection",
-        b"content-length",
-        b"transfer-encoding",
-        b"upgrade",
-        b"expect",
-        b"via",
-    )
-)
+_FRAMING = names.CONTENT_LENGTH | names.TRANSFER_ENCODING
 
 
-def _request_body(special: dict[bytes, list[bytes]], version: bytes) -> Body:
-    codings = special.get(b"transfer-encoding")
-    lengths = special.get(b"content-length")
+#: What Connection says nearly always; one list for all heads, which nobody changes.
+_USUAL_OPTIONS = {
+    value: list_members(value) for value in (b"keep-alive", b"Keep-Alive", b"close", b"Close")
+}
+
+
+def connection_options(values: dict[int, list[bytes]]) -> Sequence[bytes]:
+    """The members of Connection, in lower case."""
+    named = values.get(names.CONNECTION)
+    if named is None:
+        return ()
+    value = named[0] if len(named) == 1 else b",".join(named)
+    return _USUAL_OPTIONS.get(value) or list_members(value)
+
+
+def _request_body(values: dict[int, list[bytes]], is_http11: bool) -> Body:
+    codings = values.get(names.TRANSFER_ENCODING)
+    lengths = values.get(names.CONTENT_LENGTH)
     if codings is None:
         return NO_BODY if lengths is None else Body(Framing.LENGTH, content_length(lengths))
     if lengths is not None:
         raise ProtocolError(Reason.AMBIGUOUS_FRAMING, "Content-Length beside Transfer-Encoding")
-    if version == b"1.0":
+    if not is_http11:
         raise ProtocolError(Reason.AMBIGUOUS_FRAMING, "Transfer-Encoding in HTTP/1.0")
     check_only_chunked(codings)
     return CHUNKED_BODY
@@ -126,22 +135,22 @@ def check_only_chunked(codings: list[bytes]) -> None:
     """Refuse every Transfer-Encoding but a single ``chunked``."""
     if len(codings) == 1 and codings[0].lower() == b"chunked":
         return
-    names = list_members(b",".join(codings))
-    unknown = [name for name in names if name != b"chunked"]
-    if names and names.count(b"chunked") <= 1 and names[-1] == b"chunked" and unknown:
+    members = list_members(b",".join(codings))
+    unknown = [name for name in members if name != b"chunked"]
+    if members and members.count(b"chunked") <= 1 and members[-1] == b"chunked" and unknown:
         raise ProtocolError(Reason.UNKNOWN_TRANSFER_CODING, f"{unknown[0][:40]!r}")
-    if len(names) == 1 and grammar.TOKEN.fullmatch(names[0]) and names[0] != b"chunked":
-        raise ProtocolError(Reason.UNKNOWN_TRANSFER_CODING, f"{names[0][:40]!r}")
+    if len(members) == 1 and grammar.TOKEN.fullmatch(members[0]) and members[0] != b"chunked":
+        raise ProtocolError(Reason.UNKNOWN_TRANSFER_CODING, f"{members[0][:40]!r}")
     raise ProtocolError(Reason.AMBIGUOUS_FRAMING, "Transfer-Encoding is not a single 'chunked'")
 
 
 def _target_and_host(
-    method: bytes, target: bytes, version: bytes, hosts: list[bytes]
+    method: bytes, target: bytes, is_http11: bool, hosts: list[bytes]
 ) -> tuple[bytes, bytes]:
     """The target in origin-form (or ``*``) and the one authority that the request is for."""
     if len(hosts) > 1:
         raise ProtocolError(Reason.BAD_HOST, "repeated Host")
-    if not hosts and version == b"1.1":
+    if not hosts and is_http11:
         raise ProtocolError(Reason.BAD_HOST, "no Host")
     host = hosts[0] if hosts else b""
     if hosts and grammar.HOST.fullmatch(host) is None:
@@ -173,18 +182,6 @@ def _protocol_to_switch_to(values: list[bytes]) -> bytes:
         if grammar.PROTOCOL.fullmatch(protocol) is None or name in (b"h2c", b"h2"):
             return b""
     return wanted
-
-
-def _explain_malformed(head: bytes, limits: HeadLimits) -> ProtocolError:
-    """What is wrong with a head that did not match: off the fast path, for status and log."""
-    line = grammar.REQUEST_LINE.match(head)
-    if line is not None and (line[3] != b"1" or line[4] not in (b"0", b"1")):
-        version = f"HTTP/{line[3].decode()}.{line[4].decode()}"
-        return ProtocolError(Reason.VERSION_NOT_SUPPORTED, version)
-    if line is not None and len(line[2]) > limits.target_bytes:
-        return ProtocolError(Reason.TARGET_TOO_LONG, f"target of {len(line[2])} bytes")
-    part = "request line" if line is None else "header field"
-    return ProtocolError(Reason.MALFORMED_REQUEST, f"malformed {part}")
 
 
 def explain_incomplete(head: bytes, seen: int, limits: HeadLimits) -> ProtocolError | None:

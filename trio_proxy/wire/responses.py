@@ -6,6 +6,7 @@ be taken for another on a reused connection.
 
 from __future__ import annotations
 
+from trio_proxy import names
 from trio_proxy.errors import ProtocolError, Reason
 from trio_proxy.messages import (
     CHUNKED_BODY,
@@ -14,12 +15,15 @@ from trio_proxy.messages import (
     Body,
     Framing,
     ResponseHead,
-    list_members,
 )
 from trio_proxy.wire import grammar
-from trio_proxy.wire.requests import HeadLimits, check_only_chunked, content_length, split_fields
-
-_SPECIAL = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade"))
+from trio_proxy.wire.fields import sort_fields
+from trio_proxy.wire.requests import (
+    HeadLimits,
+    check_only_chunked,
+    connection_options,
+    content_length,
+)
 
 
 def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> ResponseHead:
@@ -27,39 +31,39 @@ def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> ResponseHe
 
     Raises ProtocolError for anything that is not well-formed or whose framing is ambiguous.
     """
-    match = grammar.RESPONSE_HEAD.fullmatch(head)
+    lines = head[:-4].split(b"\r\n")
+    match = grammar.STATUS_LINE.fullmatch(lines.pop(0))
     if match is None:
         raise ProtocolError(Reason.RESPONSE_MALFORMED, f"response head {head[:40]!r}")
-    fields = split_fields(head, head.index(b"\n") + 1)
-    if len(fields) > limits.fields:
-        raise ProtocolError(Reason.RESPONSE_MALFORMED, f"{len(fields)} header fields")
-    special: dict[bytes, list[bytes]] = {}
-    for name, value in fields:
-        lower = name.lower()
-        if lower in _SPECIAL:
-            special.setdefault(lower, []).append(value)
-    status, is_http11 = int(match[2]), match[1] == b"1"
-    options = list_members(b",".join(special[b"connection"])) if b"connection" in special else ()
-    body, declared = _response_body(method, status, special, is_http11)
+    if len(lines) > limits.fields:
+        raise ProtocolError(Reason.RESPONSE_MALFORMED, f"{len(lines)} header fields")
+    found = sort_fields(head, lines, names.SET_ASIDE_IN_RESPONSES)
+    if found is None:
+        raise ProtocolError(Reason.RESPONSE_MALFORMED, f"response head {head[:40]!r}")
+    fields, values = found
+    version, digits, reason = match.groups()
+    status, is_http11 = int(digits), version == b"1.1"
+    options = connection_options(values)
+    body, declared = _response_body(method, status, values, is_http11)
     return ResponseHead(
-        status=status,
-        fields=fields,
-        reason=match[3] or b"",
-        version=b"1." + match[1],
-        body=body,
-        declared_length=declared,
-        keep_alive=b"close" not in options and (is_http11 or b"keep-alive" in options),
-        options=options,
-        upgrade=b",".join(special.get(b"upgrade", ())),
+        status,
+        fields,
+        reason or b"",
+        version,
+        body,
+        declared,
+        b"close" not in options and (is_http11 or b"keep-alive" in options),
+        options,
+        b",".join(values.get(names.UPGRADE, ())),
     )
 
 
 def _response_body(
-    method: bytes, status: int, special: dict[bytes, list[bytes]], is_http11: bool
+    method: bytes, status: int, values: dict[int, list[bytes]], is_http11: bool
 ) -> tuple[Body, int | None]:
     """How the body ends (RFC 9112 §6.3) and the length that the head declares, if it does."""
-    codings = special.get(b"transfer-encoding")
-    lengths = special.get(b"content-length")
+    codings = values.get(names.TRANSFER_ENCODING)
+    lengths = values.get(names.CONTENT_LENGTH)
     if codings is not None:
         if lengths is not None:
             raise ProtocolError(Reason.AMBIGUOUS_FRAMING, "Content-Length beside Transfer-Encoding")
