@@ -25,6 +25,15 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_speed(session: nox.Session) -> None:
+    """The same tests on the compiled h11 of the speed extra."""
+    session.install("-e", ".[tests,speed]")
+    env = {"TRIO_PROXY_H11": "h11_mypyc"}  # it fails rather than takes the plain one
+    command = ("pytest", "-n", WORKERS, "--dist", "loadfile", "-m", "not slow")
+    session.run(*command, *session.posargs, env=env)
+
+
+@nox.session
 def slow(session: nox.Session) -> None:
     """The tests that take longer than five seconds each."""
     session.install("-e", ".[tests]")

@@ -48,7 +48,7 @@ class Watched:
     def _tasks(self) -> int:
         """Raises TimeoutError if it does not say."""
         self.tasks_file.unlink(missing_ok=True)
-        self.server.process.signal_group(signal.SIGUSR1)
+        self.server.process.send(signal.SIGUSR1)
         until = time.monotonic() + client.START_SECONDS
         while not self.tasks_file.exists():
             if time.monotonic() > until:

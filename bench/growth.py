@@ -127,7 +127,7 @@ def _bodies(run: Run) -> list[Point]:
 
 def _workers(run: Run) -> list[Point]:
     return [
-        Point(level, Scenario(connections=64), run.setup(workers=level))
+        Point(level, Scenario(connections=64), run.setup(workers=level), run.sizes.growth_seconds)
         for level in run.sizes.workers
     ]
 

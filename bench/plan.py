@@ -49,7 +49,7 @@ class Sizes:
 
 #: Little of everything, to see that it works.
 SMOKE = Sizes(
-    seconds=0.5,
+    seconds=0.4,
     rounds=1,
     starts=1,
     idle_connections=500,

@@ -35,6 +35,7 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.grid.axis": "y",
     "grid.alpha": 0.3,
 }
 
@@ -97,11 +98,12 @@ def _curve(section: Section, name: str) -> Draw:
 
 
 def _logarithmic(axes: Axes) -> None:
-    """With figures at 1, 2, 5, 10 and so on, as a reader would write them."""
+    """With figures at 1, 10 and so on, and at 2 and 5 if there is room, written plainly."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.yaxis.set_minor_locator(NullLocator())
 
@@ -163,3 +165,5 @@ def _bars(axes: Axes, section: Section, name: str) -> None:
     colours = ["C0" if proxy.startswith("trio-proxy") else "0.6" for proxy in names]
     axes.barh(names, values, color=colours)
     axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", visible=True)
+    axes.locator_params(axis="x", nbins=4)

@@ -71,6 +71,7 @@ class Process:
     ) -> None:
         self.output = output
         self._cores = list(cores)
+        self._left: list[int] = []
         self._sink: IO[bytes] = output.open("ab")  # append, so that it can be truncated
         with pinned(*self._cores):
             self._popen = subprocess.Popen(
@@ -92,7 +93,7 @@ class Process:
         return self._popen.poll() is not None
 
     def cpu_seconds(self) -> float:
-        """User and system time of the group: threads and children that have ended included.
+        """User and system time of it and its descendants, those that have ended included.
 
         It is read from each process's CPU clock, which the scheduler keeps in nanoseconds and
         which counts threads that are gone; the times in /proc/PID/stat are cut to 10 ms. Of a
@@ -106,30 +107,37 @@ class Process:
         return Reading(time.monotonic(), self.cpu_seconds(), clocks.of_cores(self._cores))
 
     def count(self) -> int:
-        """How many processes the group has."""
+        """How many processes these are."""
         return len(self._stats())
 
     def rss_kib(self) -> float:
-        """Resident memory of the group's processes."""
+        """Resident memory of it and its descendants."""
         return sum(int(stat[21]) for stat in self._stats().values()) * PAGE / 1024
 
     def open_files(self) -> int:
-        """Descriptors of the group's processes."""
+        """Descriptors of it and its descendants."""
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self._stats())
 
     def _stats(self) -> dict[int, list[str]]:
-        """By process id, the fields of /proc/PID/stat from the third on."""
-        found = {}
+        """By process id, the fields of /proc/PID/stat from the third on: it and its descendants.
+
+        Not its process group: workers may have sessions of their own.
+        """
+        if self.has_ended:
+            return {}
+        everybody = {}
         for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue  # it has just ended
-            if int(fields[2]) == self.pid:
-                found[int(entry.name)] = fields
-        return found
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):  # it has just ended
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                    everybody[int(entry.name)] = fields
+        found = {self.pid: everybody[self.pid]} if self.pid in everybody else {}
+        while True:
+            parents = {str(pid) for pid in found}
+            more = {pid: stat for pid, stat in everybody.items() if stat[1] in parents}
+            if more.keys() <= found.keys():
+                return found
+            found |= more
 
     def wait_quiet(self) -> None:
         """Return when it has finished with the last load: it would be charged to the next one."""
@@ -146,14 +154,26 @@ class Process:
         """Its last words, in one line."""
         return " / ".join(self.output.read_text(errors="replace").splitlines()[-2:])[-400:]
 
-    def signal_group(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
+        """To its process group; who has left that hears of it from its parent."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
+
+    def stop(self) -> None:
+        """Ask it to end; `wait_ended` kills what does not."""
+        for pid in self._stats():
+            with contextlib.suppress(ProcessLookupError):
+                self._left.append(os.pidfd_open(pid))
+        self.send(signal.SIGTERM)
 
     def wait_ended(self, until: float) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(max(0.0, until - time.monotonic()))
-        self.signal_group(signal.SIGKILL)  # also a child that outlived its parent
+        self.send(signal.SIGKILL)  # also a child that outlived its parent
+        for number in self._left:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(number, signal.SIGKILL)
+            os.close(number)
         self._popen.wait()
         self._sink.close()
 
@@ -195,7 +215,7 @@ class Bench:
     def stop(self, *processes: Process) -> None:
         """End processes; what does not heed SIGTERM in time is killed."""
         for process in processes:
-            process.signal_group(signal.SIGTERM)
+            process.stop()
         until = time.monotonic() + STOP_SECONDS
         for process in processes:
             process.wait_ended(until)

@@ -87,7 +87,7 @@ def main() -> int:
         results.save(found, options.json)
     if options.write:
         _write(results.load(JSON).updated(found))
-    return _complain(found, options.only)
+    return _complain(found, options)
 
 
 def _prepare(bench: Bench, found: Results, options: argparse.Namespace) -> Run:
@@ -138,12 +138,13 @@ def _write(everything: Results) -> None:
     report.write_readme(everything, plots.draw(everything, plots.DIRECTORY))
 
 
-def _complain(found: Results, names: Sequence[str]) -> int:
+def _complain(found: Results, options: argparse.Namespace) -> int:
     """The exit status: 1 if anything of ours went wrong."""
-    complaints = found.complaints(names)
-    complaints += [
-        f"creep: {row.what}: {row.measured}" for row in reach.creep(found) if not row.verdict
-    ]
+    complaints = found.complaints(options.only)
+    rows = list(reach.creep_returned(found))
+    if not options.smoke:  # so little says nothing about memory
+        rows += reach.creep_memory(found)
+    complaints += [f"{row.what}: {row.measured}" for row in rows if not row.verdict]
     for complaint in complaints:
         print(f"bench: {complaint}", file=sys.stderr)
     return 1 if complaints else 0

@@ -29,9 +29,8 @@ def pids_of(proxy: ProxyProcess) -> dict[int, int]:
 
 def wait_for_successor(proxy: ProxyProcess, number: int, pid: int) -> int:
     """The process id of a worker that has taken the place of another."""
-    return wait_until(
-        lambda: (now := pids_of(proxy)[number]) != pid and now, f"worker {number} is there again"
-    )
+    wait_until(lambda: pids_of(proxy)[number] != pid, f"worker {number} is there again")
+    return pids_of(proxy)[number]
 
 
 def is_running(pid: int) -> bool:
@@ -48,7 +47,7 @@ def wait_until_gone(*pids: int) -> None:
 
 def owner_of(proxy: ProxyProcess, client: RawClient) -> int:
     """The process id of the worker that has accepted this TCP connection."""
-    return wait_until(lambda: _maybe_owner(proxy, client.sock), "somebody accepts the client")
+    return int(wait_until(lambda: _maybe_owner(proxy, client.sock), "somebody accepts the client"))
 
 
 def _maybe_owner(proxy: ProxyProcess, sock: socket.socket) -> int:

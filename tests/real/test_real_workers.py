@@ -168,10 +168,14 @@ def test_the_rate_limit_is_that_of_the_whole(tmp_path: Path, echo_port: int) -> 
         assert proxy.metrics()['proxy_rejected_total{reason="rate_limited"}'] == 10
 
 
+def answer_nobody(connection: UpstreamConnection) -> None:
+    connection.wait_for_end()
+
+
 def test_the_cap_on_connections_to_an_upstream_is_divided(tmp_path: Path) -> None:
     """Of four, two for each worker: its third request waits, with the other worker's idle."""
     with (
-        ScriptedUpstream(lambda connection: connection.wait_for_end()) as upstream,
+        ScriptedUpstream(answer_nobody) as upstream,
         running_proxy(
             tmp_path,
             [{"host": "127.0.0.1", "port": upstream.port, "max_conns": 4}],

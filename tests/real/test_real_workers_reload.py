@@ -7,6 +7,7 @@ import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from crews import asking, clients_of_all, pids_of, wait_for_successor
@@ -21,7 +22,7 @@ SUCCESS = 'proxy_config_reloads_total{result="success"}'
 FAILURE = 'proxy_config_reloads_total{result="failure"}'
 
 
-def rewrite(tmp_path: Path, upstreams: list[int], **config: object) -> None:
+def rewrite(tmp_path: Path, upstreams: list[int], **config: Any) -> None:
     config.setdefault("workers", 2)
     (tmp_path / "proxy.toml").write_text(config_text(upstreams, **config))
 

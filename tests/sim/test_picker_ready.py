@@ -91,7 +91,7 @@ class Play:
     def begin(self) -> None:
         holder: Any = SimpleNamespace()
         try:
-            connection = self.cluster.acquire_nowait(holder, Choice(), self.now)
+            connection = self.cluster._maybe_assign(holder, Choice(), self.now)
         except ProxyError:
             return
         if connection is not None:

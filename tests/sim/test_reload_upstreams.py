@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import trio
+import trio.testing
 from scenario import (
     GET,
     OK,
@@ -167,6 +168,7 @@ async def test_fewer_connections_are_reached_as_exchanges_end() -> None:
         await w.reload(settings_for(timeouts=only(), limits=Limits(max_conns_per_upstream=2)))
         for client in clients:
             assert (await client.read_response()).body == b"ok"
+        await trio.testing.wait_all_tasks_blocked()
         assert connections(w) == (0, 2)
         assert sum(peer.stream.closed for peer in w.upstreams[0].peers) == 2
 

@@ -117,6 +117,17 @@ async def test_a_blocked_sink_drops_and_counts_and_says_so_once(sink: ListSink) 
     assert sink.messages == ["stuck", *map(str, range(10)), notice]
 
 
+def test_counters_that_come_later_learn_what_was_dropped_before(sink: ListSink) -> None:
+    """A writer is there before the proxy whose counters it counts in."""
+    writer, stats = LogWriter(sink, limit=1), Stats()
+    writer.put(message("kept"))
+    writer.put(message("lost"))
+    writer.count_in(stats)
+    assert stats.log_lines_dropped == 1
+    writer.put(message("lost too"))
+    assert stats.log_lines_dropped == writer.dropped == 2
+
+
 async def test_lines_lost_by_the_sink_are_counted_and_told_after_it_recovered(
     sink: ListSink,
 ) -> None:

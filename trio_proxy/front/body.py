@@ -60,10 +60,11 @@ class ClientBody:
         return data
 
     async def receive(self, watchdog: Watchdog, wait: str) -> Chunk:
-        await watchdog.breathe(wait)  # first, so that a cancellation loses nothing
-        if data := self.take_nowait():
+        if watchdog.is_winded():
+            await watchdog.breathe(wait)  # first, so that a cancellation loses nothing
+        if self._wire.leftover and (data := self.take_nowait()):
             return data
-        if self.complete:
+        if self._wire.body_complete:
             return b""
         try:
             if self._wire.body.framing is Framing.LENGTH:

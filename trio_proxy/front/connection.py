@@ -119,7 +119,9 @@ class Connection:
     def _ended_as_usual(self) -> bool:
         """Whether the answer is out, nothing is left to do, and the connection stays open."""
         sink = self._sink
-        return sink is not None and sink.keep_alive and sink.ended and not sink.holds
+        if sink is None or not (sink.keep_alive and sink.ended):
+            return False
+        return all(done.is_set() for done in sink.holds) if sink.holds else True
 
     async def _await_first_byte(self, watchdog: Watchdog) -> bool:
         """Idle until the client sends something; False if it ends the connection instead."""

@@ -268,6 +268,7 @@ async def send_borrowed(stream: Stream, view: memoryview, watchdog: Watchdog, wa
     """
     sent = stream.send_nowait(view)
     if sent == len(view):
-        await watchdog.breathe(wait)
+        if watchdog.is_winded():
+            await watchdog.breathe(wait)
     else:
         await send_rest(stream, bytes(view[sent:]), 0, watchdog, wait)

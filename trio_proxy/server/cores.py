@@ -25,7 +25,13 @@ def usable_cores(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgrou
     use two.
     """
     quotas = [math.ceil(quota) for quota in _quotas(proc, cgroups)]
-    return max(1, min([len(os.sched_getaffinity(0)), *quotas]))
+    return max(1, min([_affinity(), *quotas]))
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _quotas(proc: Path, cgroups: Path) -> Iterator[float]:

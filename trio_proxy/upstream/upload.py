@@ -58,7 +58,8 @@ class Upload:
         """Send ``unsent``, and then the rest of the body unless it ``ended`` with that."""
         try:
             with self._watchdog:
-                await send_all(self._stream, unsent, self._watchdog, "write")
+                if unsent:
+                    await send_all(self._stream, unsent, self._watchdog, "write")
                 if not ended:
                     await self._relay()
                 self.complete = True
@@ -76,11 +77,11 @@ class Upload:
             del self._encode_end
 
     async def _relay(self) -> None:
-        body = self._body
+        body, deadlines, clock = self._body, self._watchdog.deadlines, self._watchdog.timers.now
         while not body.complete:
-            began = trio.current_time()
+            began = clock()
             piece = await body.receive(self._watchdog, self._wait)
-            self._watchdog.deadlines.extend_try(trio.current_time() - began)
+            deadlines.extend_try(clock() - began)
             if not piece:
                 continue
             if not self._wait:
