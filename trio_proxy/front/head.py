@@ -52,7 +52,7 @@ async def _receive(stream: Stream, exchange: Exchange, watchdog: Watchdog) -> by
     try:
         while (data := stream.receive_nowait(READ_SIZE)) is None:
             await stream.wait_readable()
-            if trio.current_time() >= watchdog.due:
+            if watchdog.is_too_late:
                 await watchdog.too_late()
     except (OSError, trio.ClosedResourceError) as exc:
         raise _gone(str(exc)) from exc

@@ -42,6 +42,15 @@ class Timed:
         if due < self.look_at:
             self.timers.watch(self, due)
 
+    @property
+    def is_too_late(self) -> bool:
+        """Whether the deadline has passed, though `Timers` may not have seen it yet.
+
+        To be asked after a wait: what comes in the very step in which its time is up comes too
+        late, whichever of the two the event loop takes up first.
+        """
+        return self.timers.now() >= self.due
+
     def expire(self) -> None:
         """The deadline has passed."""
         raise NotImplementedError

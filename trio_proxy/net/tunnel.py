@@ -7,6 +7,7 @@ from collections.abc import Callable
 import trio
 
 from trio_proxy.net.streams import READ_SIZE, Stream
+from trio_proxy.net.timers import Timed, Timers
 
 #: Moves in a row that found their bytes ready before a direction lets the others run.
 TURNS_WITHOUT_CHECKPOINT = 16
@@ -18,11 +19,12 @@ class Tunnel:
     The end of one side is passed on as a half-close, and the other direction goes on.
     """
 
-    def __init__(self, left: Stream, right: Stream, idle_seconds: float) -> None:
+    def __init__(self, left: Stream, right: Stream, idle_seconds: float, timers: Timers) -> None:
         self._left = left
         self._right = right
         self._idle_seconds = idle_seconds
         self._scope = trio.CancelScope()
+        self._idle = _Idle(timers, self._scope)
         self._failure: OSError | None = None
         #: The stream that failed, if one did.
         self.failed: Stream | None = None
@@ -40,12 +42,15 @@ class Tunnel:
         The counters are told how many bytes moved. Returns False if the idle deadline ended it.
         Raises OSError from the stream that failed.
         """
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(
-                    self._direction, self._left, self._right, from_left, count_rightwards
-                )
-                await self._direction(self._right, self._left, from_right, count_leftwards)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(
+                        self._direction, self._left, self._right, from_left, count_rightwards
+                    )
+                    await self._direction(self._right, self._left, from_right, count_leftwards)
+        finally:
+            self._idle.timers.forget(self._idle)
         if self._failure is not None:
             raise self._failure
         return not self._scope.cancelled_caught
@@ -56,7 +61,7 @@ class Tunnel:
         try:
             await self._send(target, data, count)
             turns = 0
-            while data := await self._receive(source):
+            while data := await self._receive(source, at_once=len(data) == READ_SIZE):
                 await self._send(target, data, count)
                 turns += 1
                 if turns % TURNS_WITHOUT_CHECKPOINT == 0:
@@ -65,11 +70,17 @@ class Tunnel:
         except OSError:
             self._scope.cancel(reason="one side of the tunnel failed")
 
-    async def _receive(self, source: Stream) -> bytes:
+    async def _receive(self, source: Stream, *, at_once: bool) -> bytes:
+        """The next bytes; ``at_once`` says that there may be some already."""
         try:
-            while (data := source.receive_nowait(READ_SIZE)) is None:
+            data = source.receive_nowait(READ_SIZE) if at_once else None
+            while data is None:
                 self._put_off_idle_deadline()
                 await source.wait_readable()
+                if self._idle.is_too_late:
+                    self._idle.expire()
+                    await trio.lowlevel.checkpoint()
+                data = source.receive_nowait(READ_SIZE)
         except OSError as exc:
             self._note_failure(source, exc)
             raise
@@ -80,20 +91,33 @@ class Tunnel:
             self._failure, self.failed = exc, stream
 
     async def _send(self, target: Stream, data: bytes, count: Callable[[int], None]) -> None:
-        view = memoryview(data)
-        while view:
-            try:
-                sent = target.send_nowait(view)
-            except OSError as exc:
-                self._note_failure(target, exc)
-                raise
-            view = view[sent:]
+        try:
+            sent = moved = target.send_nowait(data) if data else 0
             count(sent)
-            if view:
-                if sent:
+            while sent < len(data):
+                if moved:
                     self._put_off_idle_deadline()
                 await target.wait_writable()
+                moved = target.send_nowait(memoryview(data)[sent:])
+                count(moved)
+                sent += moved
+        except OSError as exc:
+            self._note_failure(target, exc)
+            raise
 
     def _put_off_idle_deadline(self) -> None:
-        """Both directions share the scope: bytes either way keep the tunnel open."""
-        self._scope.deadline = trio.current_time() + self._idle_seconds
+        """Both directions share it: bytes either way keep the tunnel open."""
+        self._idle.put_off(self._idle.timers.now() + self._idle_seconds)
+
+
+class _Idle(Timed):
+    """Nothing has moved for too long."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, timers: Timers, scope: trio.CancelScope) -> None:
+        super().__init__(timers)
+        self._scope = scope
+
+    def expire(self) -> None:
+        self._scope.cancel(reason="tunnel_idle deadline")

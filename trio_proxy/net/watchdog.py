@@ -49,6 +49,7 @@ class Watchdog(Timed):
         "_failed_try",
         "_interrupt",
         "_scope",
+        "_try_budget",
         "_try_is_over",
         "_turns",
         "_wait",
@@ -62,7 +63,7 @@ class Watchdog(Timed):
         self._scope = trio.CancelScope()
         self._interrupt: Callable[[], None] | None = None
         self._try_is_over = False
-        self._budget = self._wait = ""
+        self._budget = self._try_budget = self._wait = ""
         self._aborted: ProxyError | None = None
         self._failed_try: ProxyError | None = None
         self._turns = 0
@@ -106,7 +107,7 @@ class Watchdog(Timed):
     async def wait_readable(self, stream: Stream, wait: str) -> None:
         """Wait for bytes, the end or an error of a stream within the budget named ``wait``.
 
-        What comes in the very moment in which that runs out comes too late.
+        What comes in the very step in which that runs out comes too late.
         """
         self.arm(wait)
         await stream.wait_readable()
@@ -168,12 +169,14 @@ class Watchdog(Timed):
     def _end_try(self) -> None:
         if self._interrupt is not None and not self._try_is_over:
             self._try_is_over = True
+            self._try_budget = self._budget
+            self._arm_total()
             self._interrupt()
 
     def fail_try(self, error: ProxyError) -> None:
         """End the try under way from outside; beyond the response head, the exchange."""
-        if self._interrupt is None:
-            self.abort(error)
+        if self._interrupt is None or self._wait == "client_write":
+            self.abort(error)  # while half an interim head is on its way, nothing else can follow
         elif not self._try_is_over:
             self._failed_try = error
             self._end_try()
@@ -182,7 +185,7 @@ class Watchdog(Timed):
         """Why the try under way was interrupted; None if it was not."""
         if not self._try_is_over:
             return None
-        return self._failed_try or self._out_of_time(exchange, self._budget)
+        return self._failed_try or self._out_of_time(exchange, self._try_budget)
 
     @property
     def wait(self) -> str:
@@ -256,7 +259,7 @@ async def send_rest(
         while sent < len(view):
             watchdog.arm(wait)
             await stream.wait_writable()
-            if watchdog.timers.now() >= watchdog.due:
+            if watchdog.is_too_late:
                 await watchdog.too_late()
             sent += stream.send_nowait(view[sent:])
 

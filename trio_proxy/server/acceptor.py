@@ -20,9 +20,11 @@ log = logging.getLogger("trio_proxy.server")
 #: Pause when the system refuses another connection (EMFILE, ENFILE, ENOBUFS, ENOMEM).
 BACKOFF_SECONDS = 0.1
 
-#: Connections taken before the others have a turn. With one at a time a newcomer would wait in the
-#: backlog for as many turns as there are newcomers before it, and a turn takes long when many work.
+#: Connections taken before the others have a turn: so many, or a share of those that are open if
+#: that is more. A turn takes the longer the more of them are at work, and with a fixed number the
+#: newcomers of a burst would wait in the backlog for a second each time.
 ACCEPTS_PER_TURN = 64
+SHARE_PER_TURN = 1 / 4
 
 
 class Acceptor:
@@ -48,7 +50,8 @@ class Acceptor:
         while True:
             try:
                 await listener.wait_readable()
-                for _ in range(ACCEPTS_PER_TURN):
+                share = int(len(self._service.connections) * SHARE_PER_TURN)
+                for _ in range(max(ACCEPTS_PER_TURN, share)):
                     taken = await self._accept_one(listener)
                     if not taken or self._limiter.available_tokens <= 0:
                         break

@@ -60,24 +60,33 @@ class Lease:
 
     async def dial(self) -> Stream:
         """Open the stream, as the lease is a fresh slot. Raises ProxyError."""
-        call = self._call
-        call.exchange.phase = Phase.CONNECT
-        call.watchdog.arm("connect")
+        exchange, watchdog = self._call.exchange, self._call.watchdog
+        exchange.phase = Phase.CONNECT
+        watchdog.arm("connect")
+        stream: Stream | None = None
         with trio.CancelScope() as self._dialling:
-            if failure := call.watchdog.try_failure(call.exchange):
+            if failure := watchdog.try_failure(exchange):
                 raise failure
             try:
                 stream = await self._cluster.directory.network.dial(self.upstream.address)
             except OSError as exc:
                 raise _dial_error(exc) from exc
-            if call.watchdog.timers.now() >= call.watchdog.due:
-                stream.close()
-                await call.watchdog.too_late()
-        if self._dialling.cancelled_caught:
-            failure = call.watchdog.try_failure(call.exchange)
-            assert failure is not None
-            raise failure
         self._dialling = None
+        if watchdog.is_too_late:
+            watchdog.expire()
+        try:
+            if watchdog.is_over:
+                await trio.lowlevel.checkpoint()
+        except BaseException:
+            if stream is not None:
+                stream.close()
+            raise
+        # It may have come in the same step in which its time was up.
+        if failure := watchdog.try_failure(exchange):
+            if stream is not None:
+                stream.close()
+            raise failure
+        assert stream is not None
         self.connection.opened(stream)
         return stream
 

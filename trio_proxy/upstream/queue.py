@@ -110,7 +110,7 @@ class Queue:
         self._add(waiter)
         holder.watchdog.arm("queue")
         await trio.lowlevel.wait_task_rescheduled(leave)
-        if holder.watchdog.is_over or trio.current_time() >= holder.watchdog.due:
+        if holder.watchdog.is_over or holder.watchdog.is_too_late:
             # Served in the very moment in which its time was up: too late.
             await self._refuse_late(waiter)
         if waiter.error is not None:

@@ -22,7 +22,7 @@ async def switch_protocols(
     client, from_client = await sink.switch_protocols(head)
     exchange.phase = Phase.STREAM
     seconds = sink.watchdog.deadlines.seconds["tunnel_idle"]
-    tunnel = Tunnel(client, upstream, seconds)
+    tunnel = Tunnel(client, upstream, seconds, sink.watchdog.timers)
 
     def count_rightwards(size: int) -> None:
         exchange.bytes_received += size
