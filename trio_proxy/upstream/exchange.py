@@ -8,6 +8,7 @@ may answer before it has read everything, and a stalled upload must not hide tha
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable
 
 import trio
 
@@ -299,36 +300,36 @@ class UpstreamExchange:
         is_sent = self._upload is None
         self._exchange.phase = Phase.AWAIT_HEAD if is_sent else self._phase_before_head()
         wire = self._wire
+        head: ResponseHead | None = None
         heard_anything = False
         interims = 0
         while True:
-            if not wire.leftover:
-                wire.feed(await self._receive_head_bytes(stream, first=not heard_anything))
+            if head is None or not wire.leftover:
+                try:
+                    data = await self._receive_later(stream)
+                except (OSError, trio.ClosedResourceError) as exc:
+                    failure = self._call.watchdog.try_failure(self._exchange)
+                    raise failure or self._reset(str(exc), not heard_anything) from exc
+                if not data:
+                    detail = "closed before the response head was complete"
+                    raise self._reset(detail, not heard_anything)
                 heard_anything = True
+                wire.feed(data)
             try:
                 head = wire.next_response()
             except ProtocolError as exc:
                 raise malformed(exc, self._exchange.phase) from exc
             if head is None:
-                wire.feed(await self._receive_head_bytes(stream, first=False))
-            elif head.status >= 200 or head.status == 101:
+                continue
+            if head.status >= 200 or head.status == 101:
                 return head
-            else:
-                interims += 1
-                await self._relay_interim(head, interims)
+            interims += 1
+            await self._relay_interim(head, interims)
 
-    async def _receive_head_bytes(self, stream: Stream, *, first: bool) -> bytes:
-        try:
-            if self._reader is not None:
-                data = await self._reader.receive_later(stream)
-            else:
-                data = await receive_later(stream, READ_SIZE, self._call.watchdog, "read")
-        except (OSError, trio.ClosedResourceError) as exc:
-            failure = self._call.watchdog.try_failure(self._exchange)
-            raise failure or self._reset(str(exc), first) from exc
-        if not data:
-            raise self._reset("closed before the response head was complete", first)
-        return data
+    def _receive_later(self, stream: Stream) -> Awaitable[bytes]:
+        if self._reader is not None:
+            return self._reader.receive_later(stream)
+        return receive_later(stream, READ_SIZE, self._call.watchdog, "read")
 
     def _reset(self, detail: str, retryable: bool) -> ProxyError:
         phase = self._exchange.phase
