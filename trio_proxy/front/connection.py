@@ -140,7 +140,8 @@ class Connection:
             return False
         finally:
             self._idle = False
-        return True
+        # Bytes that come in the very step in which the idle deadline passes come too late.
+        return not watchdog.is_over
 
     def _new_exchange(self) -> Exchange:
         self._service.observer.request_started()

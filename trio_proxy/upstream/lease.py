@@ -132,16 +132,21 @@ class Lease:
     ) -> None:
         self._call.exchange.leases -= 1
         now = self._call.watchdog.timers.now()
-        if exc is None and not self._has_failed:
+        try:
+            self._report(now, has_ended_well=exc is None and not self._has_failed)
+        finally:
+            if self.reusable and exc is None:
+                self._cluster.give_back(self.connection, now)
+            else:
+                self.upstream.discard(self.connection)
+
+    def _report(self, now: float, *, has_ended_well: bool) -> None:
+        if has_ended_well:
             self._cluster.queue.served(now - self.connection.leased_at, now)
         elif not self._is_reported:
             self._blame_for_the_end()
         if not self._is_reported:
             self.upstream.condition.abandoned(self.connection.ticket, now)
-        if self.reusable and exc is None:
-            self._cluster.give_back(self.connection, now)
-        else:
-            self.upstream.discard(self.connection)
 
     def _blame_for_the_end(self) -> None:
         """The total budget may have run out while it was the upstream's turn."""
