@@ -27,7 +27,7 @@ def measure(run: Run, name: str) -> Section:
                     sample = load.run(
                         SCENARIOS[name], server, run.upstream, run.load_core, run.sizes.seconds
                     )
-                except LoadError as exc:
+                except (LoadError, OSError) as exc:
                     section.notes.append(f"{server.name}: {exc}")
                 else:
                     section.add(server.name, {"round": number, **sample})

@@ -80,7 +80,7 @@ def _rounds(run: Run, servers: Sequence[tuple[Server, Point]], section: Section)
             try:
                 seconds = run.sizes.growth_seconds + point.longer
                 sample = load.run(point.load, server, run.upstream, run.load_core, seconds)
-            except LoadError as exc:
+            except (LoadError, OSError) as exc:
                 section.notes.append(f"{server.name}, {point.level}: {exc}")
             else:
                 section.add(server.name, {"round": number, "level": point.level, **sample})

@@ -189,7 +189,7 @@ def _saturated(run: Run, server: Server, section: Section) -> float:
         sample = load.run(
             SCENARIOS["small-32"], server, run.upstream, run.load_core, SATURATED_SECONDS
         )
-    except LoadError as exc:
+    except (LoadError, OSError) as exc:
         section.notes.append(f"{server.name}: {exc}")
         return 0.0
     rest(server)

@@ -10,15 +10,29 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+from conversation import Speaker
 from world import World, run, world
 
-from trio_proxy.lifecycle import Exchange
+from trio_proxy.errors import ProtocolError, ProxyError
+from trio_proxy.front.sink import H1Sink
+from trio_proxy.lifecycle import Exchange, Try
+from trio_proxy.net.tunnel import Tunnel
 from trio_proxy.settings import LoggingSettings
+from trio_proxy.settings_upstreams import Retry
+from trio_proxy.upstream.attempts import Attempts
+from trio_proxy.upstream.call import Call
+from trio_proxy.upstream.exchange import UpstreamExchange
+from trio_proxy.upstream.lease import Lease
+from trio_proxy.upstream.upload import Upload
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
 BAD = b"GET / HTTP/1.1\r\n\r\n"
+HUGE = b"GET / HTTP/1.1\r\nA: " + bytes(40_000).replace(b"\0", b"a")
+UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n"
+REQUESTS = {"late body": POST, "bad": BAD, "huge": HUGE, "tunnel": UPGRADE}
 
 
 @pytest.fixture
@@ -36,38 +50,65 @@ def garbage() -> Iterator[list[object]]:
 async def _converse(w: World, kind: str) -> None:
     """One connection and one exchange of that kind, with an upstream to suit."""
     client = await w.client()
-    request = {"late body": POST, "bad": BAD}.get(kind, GET)
-    await client.send(request)
-    if kind == "abort":
+    await client.send(REQUESTS.get(kind, GET))
+    if kind in ("bad", "huge"):
+        await client.read_response()
+    elif kind == "abort":
         await w.upstreams[0].accept()
         await trio.sleep(0.1)
         client.stream.abort()
-    elif kind == "bad":
-        await client.read_response()
     else:
-        upstream = await w.upstreams[0].accept()
-        if kind == "late body":
-            await trio.sleep(0.1)
-            await client.send(b"abc")
-        await upstream.read_request()
-        if kind == "reset":
-            upstream.stream.abort()
-        else:
-            await upstream.send(ANSWER[:-1] if kind == "truncated" else ANSWER)
-            upstream.stream.close()
-        await trio.sleep(0.1)
+        await _answer(w, client, kind)
     client.stream.close()
     await trio.sleep(0.1)
 
 
-@pytest.mark.parametrize("kind", ["answered", "late body", "abort", "bad", "reset", "truncated"])
+async def _answer(w: World, client: Speaker, kind: str) -> None:
+    upstream = await w.upstreams[0].accept()
+    if kind == "late body":
+        await trio.sleep(0.1)
+        await client.send(b"abc")
+    await upstream.read_request()
+    if kind == "retried":
+        upstream.stream.abort()
+        second = await w.upstreams[0].accept()
+        await second.send(ANSWER)
+        await client.read_response()
+        second.stream.close()
+    elif kind == "tunnel":
+        await upstream.send(SWITCH)
+        await client.read_head()
+        upstream.stream.abort()
+    elif kind == "reset":
+        upstream.stream.abort()
+    else:
+        await upstream.send(ANSWER[:-1] if kind == "truncated" else ANSWER)
+        upstream.stream.close()
+    await trio.sleep(0.1)
+
+
+#: What one exchange is made of; the world around it may end in whatever way.
+OF_AN_EXCHANGE = (
+    *(Attempts, Call, Exchange, H1Sink, Lease, ProtocolError, ProxyError, Tunnel, Try),
+    *(Upload, UpstreamExchange),
+)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("answered", "late body", "abort", "bad", "huge"),
+        *("reset", "retried", "truncated", "tunnel"),
+    ],
+)
 def test_an_exchange_leaves_no_cycle(kind: str, garbage: list[object]) -> None:
     async def main() -> None:
         # Without an access log nothing else holds an ended exchange.
-        async with world(logging=LoggingSettings(access=False)) as w:
+        retry = Retry(attempts=2 if kind == "retried" else 1)
+        async with world(logging=LoggingSettings(access=False), retry=retry) as w:
             for _ in range(3):
                 await _converse(w, kind)
             gc.collect()
-            assert not [each for each in garbage if isinstance(each, Exchange)]
+            assert not [each for each in garbage if isinstance(each, OF_AN_EXCHANGE)]
 
     run(main)

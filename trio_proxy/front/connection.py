@@ -295,7 +295,7 @@ class Connection:
         exchange.ended_in = exchange.phase if exchange.error is None else exchange.error.phase
         exchange.phase = Phase.LOG
         exchange.ended_at = self._service.timers.now()
-        if exchange.error is not None:
+        if exchange.error is not None or len(exchange.tries) > 1:
             _close_the_case(exchange, exchange.error)
         self._exchange = self._sink = self._request = None
         self._service.observer.exchange_ended(exchange)
@@ -335,15 +335,16 @@ class Connection:
             self._nursery.cancel_scope.cancel(reason="the drain is over")
 
 
-def _close_the_case(exchange: Exchange, error: ProxyError) -> None:
+def _close_the_case(exchange: Exchange, error: ProxyError | None) -> None:
     """Note how the last try has ended, and let go of the frames that the errors hold on to.
 
     They hold the exchange in turn, which would have to wait for the cycle collector.
     """
-    if exchange.tries:
+    if exchange.tries and error is not None:
         _blame_last_try(exchange.tries[-1], error)
-    for failure in (error, *(one.failure for one in exchange.tries if one.failure is not None)):
-        failure.__traceback__ = failure.__cause__ = failure.__context__ = None
+    for failure in (error, *(one.failure for one in exchange.tries)):
+        if failure is not None:
+            failure.__traceback__ = failure.__cause__ = failure.__context__ = None
 
 
 def _blame_last_try(last: Try, error: ProxyError) -> None:

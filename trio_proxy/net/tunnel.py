@@ -51,8 +51,12 @@ class Tunnel:
                     await self._direction(self._right, self._left, from_right, count_leftwards)
         finally:
             self._idle.timers.forget(self._idle)
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback holds this frame
         return not self._scope.cancelled_caught
 
     async def _direction(
@@ -87,8 +91,9 @@ class Tunnel:
         return data
 
     def _note_failure(self, stream: Stream, exc: OSError) -> None:
-        if self._failure is None:
-            self._failure, self.failed = exc, stream
+        if self.failed is None:
+            # A copy without a traceback, whose frames would hold the tunnel in turn.
+            self._failure, self.failed = type(exc)(*exc.args), stream
 
     async def _send(self, target: Stream, data: bytes, count: Callable[[int], None]) -> None:
         try:

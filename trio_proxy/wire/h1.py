@@ -28,7 +28,7 @@ from trio_proxy.wire.grammar import FORBIDDEN_IN_HEAD
 from trio_proxy.wire.heads import write_request, write_response
 from trio_proxy.wire.machine import h11
 from trio_proxy.wire.reader import MAX_H11_BUFFER, PLAIN_END, Wire
-from trio_proxy.wire.requests import HeadLimits, explain_incomplete, parse_request
+from trio_proxy.wire.requests import HeadLimits, check_incomplete, parse_request
 from trio_proxy.wire.responses import parse_response
 from trio_proxy.wire.standins import plain_request, request_stand_in, response_stand_in
 
@@ -75,10 +75,11 @@ class ServerWire(Wire):
             return None
         head = self._next_head()
         if head is None:
-            seen = self._searched_before()
-            if (error := explain_incomplete(self._buffer, seen, self._limits)) is not None:
+            try:
+                check_incomplete(self._buffer, self._searched_before(), self._limits)
+            except ProtocolError:
                 self._note_refused(self._buffer)
-                raise error
+                raise
             return None
         try:
             if len(head) > self._limits.head_bytes:

@@ -184,20 +184,19 @@ def _protocol_to_switch_to(values: list[bytes]) -> bytes:
     return wanted
 
 
-def explain_incomplete(head: bytes, seen: int, limits: HeadLimits) -> ProtocolError | None:
-    """What is already wrong with a head whose end has not come, or None.
+def check_incomplete(head: bytes, seen: int, limits: HeadLimits) -> None:
+    """Refuse a head whose end has not come, if something is wrong with it already.
 
     The first ``seen`` bytes were looked at before: a head that comes byte by byte is read once.
+    Raises ProtocolError.
     """
     if grammar.FORBIDDEN_IN_HEAD.search(head, max(0, seen - 1)):
-        return ProtocolError(
-            Reason.MALFORMED_REQUEST, "control character or bare CR or LF in a head"
-        )
+        detail = "control character or bare CR or LF in a head"
+        raise ProtocolError(Reason.MALFORMED_REQUEST, detail)
     if b"\n" not in head and len(head) > limits.target_bytes + MAX_REQUEST_LINE_REST:
-        return ProtocolError(Reason.TARGET_TOO_LONG, "no end of the request line")
+        raise ProtocolError(Reason.TARGET_TOO_LONG, "no end of the request line")
     if len(head) > limits.head_bytes:
-        return ProtocolError(Reason.HEAD_TOO_LARGE, f"more than {limits.head_bytes} bytes")
-    return None
+        raise ProtocolError(Reason.HEAD_TOO_LARGE, f"more than {limits.head_bytes} bytes")
 
 
 #: Room for the method, two spaces, the version and CRLF beside the target.
