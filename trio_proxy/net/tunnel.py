@@ -69,8 +69,9 @@ class Tunnel:
                 await self._send(target, data, count)
                 turns += 1
                 if turns % TURNS_WITHOUT_CHECKPOINT == 0:
+                    self._put_off_idle_deadline()
                     await trio.lowlevel.checkpoint()
-            target.send_eof()
+            self._send_eof(target)
         except OSError:
             self._scope.cancel(reason="one side of the tunnel failed")
 
@@ -106,6 +107,13 @@ class Tunnel:
                 moved = target.send_nowait(memoryview(data)[sent:])
                 count(moved)
                 sent += moved
+        except OSError as exc:
+            self._note_failure(target, exc)
+            raise
+
+    def _send_eof(self, target: Stream) -> None:
+        try:
+            target.send_eof()
         except OSError as exc:
             self._note_failure(target, exc)
             raise

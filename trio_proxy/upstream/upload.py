@@ -66,6 +66,7 @@ class Upload:
             if self._watchdog.was_cancelled and not self._stopped:
                 self._out_of_time()
         except ProxyError as exc:
+            exc.__traceback__ = exc.__cause__ = None  # their frames hold this upload
             self._main.abort(exc)
         except (OSError, trio.ClosedResourceError):
             pass  # the upstream takes no more; whether it has answered is seen when reading
