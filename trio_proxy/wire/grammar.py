@@ -26,8 +26,11 @@ PROTOCOL = re.compile(_TOKEN + rb"(?:/" + _TOKEN + rb")?")
 MAX_METHOD_BYTES = 32
 _METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}+"
 
+_TARGET = rb"[\x21-\x7e]++"
+TARGET = re.compile(_TARGET)
+
 #: Groups: method, target, version.
-REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") ([\x21-\x7e]++) HTTP/([0-9]\.[0-9])")
+REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") (" + _TARGET + rb") HTTP/([0-9]\.[0-9])")
 
 #: Groups: version, status, reason phrase (may be missing, with or without its space).
 STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: (" + _VALUE + rb"))?")

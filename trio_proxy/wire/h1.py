@@ -4,9 +4,9 @@ A `ServerWire` lives as long as a client connection, a `ClientWire` as long as a
 connection; each takes a fresh h11 state machine for every request, so that no state leaks from
 one exchange into the next. Who does what:
 
-- Heads are found, checked and understood here (`grammar`, `fields`). h11 is told of each what its
-  state machine acts upon (`standins`), so it still judges what may follow what, and decodes and
-  encodes chunks; it does not parse anew what a stricter reader has parsed.
+- Heads are found, checked and understood here (`grammar`, `fields`). h11 is told of each, as of an
+  event, what its state machine acts upon (`standins`), so it still judges what may follow what, and
+  decodes and encodes chunks; it does not parse anew what a stricter reader has parsed.
 - What is sent is never copied from what came: h11 writes the first line and the framing, and the
   checked fields on which no framing depends are written between them (`heads`). Everything that
   it acts upon or would refuse goes through h11.
@@ -26,11 +26,11 @@ from trio_proxy.errors import ProtocolError, Reason
 from trio_proxy.messages import NO_BODY, Field, Fields, Framing, Request, ResponseHead, list_members
 from trio_proxy.wire.grammar import FORBIDDEN_IN_HEAD
 from trio_proxy.wire.heads import write_request, write_response
-from trio_proxy.wire.machine import h11
+from trio_proxy.wire.machine import h11, process_event
 from trio_proxy.wire.reader import MAX_H11_BUFFER, PLAIN_END, Wire
 from trio_proxy.wire.requests import HeadLimits, check_incomplete, parse_request
 from trio_proxy.wire.responses import parse_response
-from trio_proxy.wire.standins import plain_request, request_stand_in, response_stand_in
+from trio_proxy.wire.standins import plain_request, tell_of_request, tell_of_response
 
 #: Bytes of a refused request line that are kept for the log.
 MAX_LOGGED_LINE = 256
@@ -88,8 +88,7 @@ class ServerWire(Wire):
         except ProtocolError:
             self._note_refused(head)
             raise
-        self._h11.receive_data(request_stand_in(request))
-        self._next_event()
+        tell_of_request(self._h11, request)
         self._method = request.method
         self._is_http10 = request.version == b"1.0"
         self._expect_body(request.body)
@@ -136,8 +135,7 @@ class ServerWire(Wire):
         of known length, and an HTTP/1.0 request has no chunked body that h11 would have to read.
         """
         self._h11 = h11.Connection(h11.SERVER, MAX_H11_BUFFER)
-        self._h11.receive_data(plain_request(self._method))
-        self._next_event()
+        process_event(self._h11, plain_request(self._method))
 
     def encode_refusal(self, head: ResponseHead, body: bytes, *, keep_alive: bool) -> bytes:
         """A whole response that the proxy makes itself, whatever state the exchange was in.
@@ -200,8 +198,7 @@ class ClientWire(Wire):
         response = parse_response(head, self._method, self._limits)
         if response.status == 101:
             self._check_upgrade(response)
-        self._h11.receive_data(response_stand_in(response))
-        self._next_event()
+        tell_of_response(self._h11, response)
         if response.status >= 200:
             self._expect_body(response.body)
         return response

@@ -1,22 +1,22 @@
 """Heads as they are written: h11 writes the first line and the framing, we the fields between.
 
 h11 is given an event without the fields on which nothing depends, and they are put into what it
-writes in one block. A block is only made of fields that h11 would not act upon and would write as
-they are: the names are names, and no value holds a control, so nobody can read other fields in it
-than those that were given. With anything else among them h11 is given all of the fields, to write
-or to refuse.
+writes in one block; so is the target of a request. A block is only made of fields that h11 would
+not act upon and would write as they are: the names are names, and no value holds a control, so
+nobody can read other fields in it than those that were given. With anything else among them h11 is
+given all of the fields, to write or to refuse.
 """
 
 from __future__ import annotations
 
 from trio_proxy.messages import Field, Fields, Request, ResponseHead
 from trio_proxy.names import KINDS, OF_STATE_MACHINE
-from trio_proxy.wire.grammar import TEXT
+from trio_proxy.wire.grammar import TARGET, TEXT
 from trio_proxy.wire.machine import h11
+from trio_proxy.wire.standins import plain_request
 
-_HOST_STAND_IN = (b"Host", b"stand-in")
-_HOST_STAND_IN_LINE = b"Host: stand-in\r\n"
-_ONLY_HOST = h11.Request(method=b"GET", target=b"/", headers=[_HOST_STAND_IN]).headers
+#: What h11 writes of `plain_request`, and of a request with framing, behind the method.
+_STAND_IN = b" / HTTP/1.1\r\nHost: stand-in\r\n"
 
 
 def write_request(
@@ -28,13 +28,12 @@ def write_request(
     """
     method, target = request.method, request.target
     block = _block_of(fields, fields[1:]) if fields and fields[0][0] == b"Host" else None
-    if block is None:
+    if block is None or TARGET.fullmatch(target) is None:
         whole = h11.Request(method=method, target=target, headers=[*fields, *framing])
         return machine.send(whole) or b""
-    headers = [_HOST_STAND_IN, *framing] if framing else _ONLY_HOST
-    data = machine.send(h11.Request(method=method, target=target, headers=headers)) or b""
-    begin, end = data.split(_HOST_STAND_IN_LINE, 1)
-    return begin + block + end
+    data = machine.send(plain_request(method, framing)) or b""
+    begin, end = data.split(_STAND_IN, 1)
+    return b"%b %b HTTP/1.1\r\n%b%b" % (begin, target, block, end)
 
 
 def write_response(machine: h11.Connection, head: ResponseHead, framing: list[Field]) -> bytes:

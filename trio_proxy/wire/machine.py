@@ -28,4 +28,15 @@ else:
 #: What drives the connections, for the log: a package and its version.
 NAME = f"{h11.__name__} {version(h11.__name__.replace('_', '-'))}"
 
-__all__ = ["NAME", "h11"]
+
+def process_event(machine: h11.Connection, event: h11.Event) -> None:
+    """Have the state machine go through an event of the peer's that h11 has not parsed itself.
+
+    It is what ``next_event`` does with the event that it has made of the bytes, and the one thing
+    used here that h11 does not declare public: `tests/wire/test_standins.py` compares the two.
+    Raises h11's LocalProtocolError if the peer cannot do that now.
+    """
+    machine._process_event(machine.their_role, event)
+
+
+__all__ = ["NAME", "h11", "process_event"]
