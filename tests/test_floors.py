@@ -46,6 +46,7 @@ ROOMS = {
     "lifecycle": "vocabulary",
     "messages": "vocabulary",
     "names": "vocabulary",
+    "sorted_fields": "vocabulary",
     "settings": "settings",
     "settings_checks": "settings",
     "settings_upstreams": "settings",

@@ -12,9 +12,6 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import attrs
-from attrs import Factory, define, frozen
-
 from trio_proxy.messages import Request, first_value
 
 IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -30,24 +27,41 @@ _GRPC_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n"
 _MAX_GRPC_NUMBER = 99_999_999
 
 
-@frozen(kw_only=True)
 class HeaderRules:
-    """The ``[headers]`` table in the shape that the hot path wants.
+    """The ``[headers]`` table in the shape that the hot path wants; it is never changed.
 
     ``trusted`` are the networks whose forwarding fields are believed; ``trusts_unix`` the same for
     clients on unix sockets. ``deadline_header`` is a field name, empty for none.
     """
 
-    trusted: Sequence[IPNetwork] = ()
-    trusts_unix: bool = False
-    forwarded: bool = False
-    preserve_host: bool = True
-    deadline_header: bytes = b""
-    expose_upstream: bool = False
-    #: The deadline header's name as names are compared.
-    deadline_key: bytes = attrs.field(
-        init=False, default=Factory(lambda self: self.deadline_header.lower(), takes_self=True)
+    __slots__ = (
+        "deadline_header",
+        "deadline_key",
+        "expose_upstream",
+        "forwarded",
+        "preserve_host",
+        "trusted",
+        "trusts_unix",
     )
+
+    def __init__(
+        self,
+        *,
+        trusted: Sequence[IPNetwork] = (),
+        trusts_unix: bool = False,
+        forwarded: bool = False,
+        preserve_host: bool = True,
+        deadline_header: bytes = b"",
+        expose_upstream: bool = False,
+    ) -> None:
+        self.trusted = trusted
+        self.trusts_unix = trusts_unix
+        self.forwarded = forwarded
+        self.preserve_host = preserve_host
+        self.deadline_header = deadline_header
+        self.expose_upstream = expose_upstream
+        #: The deadline header's name as names are compared.
+        self.deadline_key = deadline_header.lower()
 
     def trusts(self, peer: str) -> bool:
         """Whether forwarding fields from a peer (an IP literal or ``unix:``) are believed."""
@@ -63,16 +77,27 @@ class HeaderRules:
         return any((mapped or address) in network for network in self.trusted)
 
 
-@define
 class Origin:
     """Where a request came from, as it is told to the upstream and to the log."""
 
-    client_ip: str
-    trace_id: str
-    forwarded_for: bytes
-    proto: bytes
-    host: bytes
-    trusted: bool
+    __slots__ = ("client_ip", "forwarded_for", "host", "proto", "trace_id", "trusted")
+
+    def __init__(
+        self,
+        client_ip: str,
+        trace_id: str,
+        forwarded_for: bytes,
+        proto: bytes,
+        host: bytes,
+        *,
+        trusted: bool,
+    ) -> None:
+        self.client_ip = client_ip
+        self.trace_id = trace_id
+        self.forwarded_for = forwarded_for
+        self.proto = proto
+        self.host = host
+        self.trusted = trusted
 
 
 #: The variant's digit of a UUID (RFC 9562 §4.1) for a random one.

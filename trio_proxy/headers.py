@@ -20,7 +20,6 @@ from trio_proxy.messages import (
     Fields,
     Request,
     ResponseHead,
-    SortedFields,
     first_value,
 )
 from trio_proxy.names import (
@@ -33,6 +32,7 @@ from trio_proxy.names import (
     TRACE_ID,
     key_of,
 )
+from trio_proxy.sorted_fields import SortedFields
 
 _NOT_IN_TRAILERS = HOP_BY_HOP | TRACE_ID | REWRITTEN | FORWARDING
 

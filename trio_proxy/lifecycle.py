@@ -10,8 +10,6 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-from attrs import define, field
-
 if TYPE_CHECKING:
     from trio_proxy.errors import ProxyError
 
@@ -33,11 +31,12 @@ class Phase(enum.StrEnum):
     LOG = "log"
 
 
+_READ_HEAD = Phase.READ_HEAD
+
 #: `Try.outcome` of a request that met a pooled connection that was dead already.
 STALE = "stale"
 
 
-@define(eq=False)
 class Try:
     """One attempt at one upstream. ``outcome`` is a status or the slug of a failure.
 
@@ -46,14 +45,25 @@ class Try:
     upstream's fault only: a client that leaves is none.
     """
 
-    upstream: str
-    outcome: str = "unfinished"
-    seconds: float = 0.0
-    head_seconds: float = -1.0
-    failure: ProxyError | None = None
+    __slots__ = ("failure", "head_seconds", "outcome", "seconds", "upstream")
+
+    def __init__(
+        self,
+        upstream: str,
+        outcome: str = "unfinished",
+        seconds: float = 0.0,
+        head_seconds: float = -1.0,
+    ) -> None:
+        self.upstream = upstream
+        self.outcome = outcome
+        self.seconds = seconds
+        self.head_seconds = head_seconds
+        self.failure: ProxyError | None = None
+
+    def __repr__(self) -> str:
+        return f"<Try {self.upstream} {self.outcome} {self.seconds:.3f} s>"
 
 
-@define(eq=False)
 class Exchange:
     """The facts of one request and its answer, filled in as they become known.
 
@@ -62,28 +72,56 @@ class Exchange:
     the client's connection, heads included; ``body_bytes_sent`` without them.
     """
 
-    started_at: float
-    started_wall: float
-    peer: str
-    client_ip: str = ""
-    trace_id: str = ""
-    method: str = "-"
-    target: str = "-"
-    version: str = "-"
-    phase: Phase = Phase.READ_HEAD
-    #: The phase that the exchange was in when it ended.
-    ended_in: Phase = Phase.READ_HEAD
-    ended_at: float = 0.0
-    status: int = 0
-    bytes_received: int = 0
-    bytes_sent: int = 0
-    body_bytes_sent: int = 0
-    upstream: str = ""
-    tries: list[Try] = field(factory=list)
-    #: Why a failed try was not followed by another, empty if it was or nothing failed.
-    not_retried: str = ""
-    error: ProxyError | None = None
-    #: A response head has left, so a failure can only be shown by cutting the connection.
-    head_sent: bool = False
-    #: Upstream connections held right now; not 0 at the end would be a leak.
-    leases: int = 0
+    __slots__ = (
+        "body_bytes_sent",
+        "bytes_received",
+        "bytes_sent",
+        "client_ip",
+        "ended_at",
+        "ended_in",
+        "error",
+        "head_sent",
+        "leases",
+        "method",
+        "not_retried",
+        "peer",
+        "phase",
+        "started_at",
+        "started_wall",
+        "status",
+        "target",
+        "trace_id",
+        "tries",
+        "upstream",
+        "version",
+    )
+
+    def __init__(self, started_at: float, started_wall: float, peer: str) -> None:
+        self.started_at = started_at
+        self.started_wall = started_wall
+        self.peer = peer
+        self.client_ip = peer
+        self.trace_id = ""
+        self.method = "-"
+        self.target = "-"
+        self.version = "-"
+        self.phase = _READ_HEAD
+        #: The phase that the exchange was in when it ended.
+        self.ended_in = _READ_HEAD
+        self.ended_at = 0.0
+        self.status = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.body_bytes_sent = 0
+        self.upstream = ""
+        self.tries: list[Try] = []
+        #: Why a failed try was not followed by another, empty if it was or nothing failed.
+        self.not_retried = ""
+        self.error: ProxyError | None = None
+        #: A response head has left, so a failure can only be shown by cutting the connection.
+        self.head_sent = False
+        #: Upstream connections held right now; not 0 at the end would be a leak.
+        self.leases = 0
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.trace_id} {self.method} {self.target} {self.phase} {self.status}>"

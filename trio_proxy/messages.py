@@ -10,24 +10,8 @@ import enum
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from attrs import define
-
 Field: TypeAlias = tuple[bytes, bytes]
 Fields: TypeAlias = Sequence[Field]
-
-
-class SortedFields(list[Field]):
-    """The fields of a head as they were read, with what was seen of them in the same pass.
-
-    ``plain`` are those that simply go on to the other side, in order; ``kinds`` is the OR of what
-    `trio_proxy.names` says about all of them. Who wants other fields puts another list in its
-    place: a change of this one would not be noticed.
-    """
-
-    __slots__ = ("kinds", "plain")
-
-    kinds: int
-    plain: list[Field]
 
 
 class Framing(enum.Enum):
@@ -39,18 +23,26 @@ class Framing(enum.Enum):
     CLOSE = "close"
 
 
-@define(init=False)
 class Body:
     """The framing of one message body; ``length`` in bytes only for `Framing.LENGTH`."""
 
-    framing: Framing
-    length: int
-    is_empty: bool
+    __slots__ = ("framing", "is_empty", "length")
 
     def __init__(self, framing: Framing, length: int = 0) -> None:
         self.framing = framing
         self.length = length
         self.is_empty = not length and framing in _WITHOUT_MORE
+
+    def __repr__(self) -> str:
+        return f"<Body {self.framing.value} {self.length}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Body):
+            return NotImplemented
+        return self.framing is other.framing and self.length == other.length
+
+    def __hash__(self) -> int:
+        return hash((self.framing, self.length))
 
 
 _WITHOUT_MORE = (Framing.NONE, Framing.LENGTH)
@@ -59,47 +51,103 @@ CHUNKED_BODY = Body(Framing.CHUNKED)
 CLOSE_DELIMITED_BODY = Body(Framing.CLOSE)
 
 
-@define(eq=False)
 class Request:
     """A request head that passed the strict checks.
 
     ``target`` is in origin-form or ``*``; an absolute-form target was rewritten. ``host`` is the
     authority that the client asked for, empty only for HTTP/1.0. ``version`` is ``b"1.0"`` or
-    ``b"1.1"``. ``upgrade`` is the protocol asked for, empty when none may be switched to.
+    ``b"1.1"``. ``options`` are the members of Connection, in lower case, and ``via`` the values of
+    Via. ``upgrade`` is the protocol asked for, empty when none may be switched to.
     """
 
-    method: bytes
-    target: bytes
-    version: bytes
-    host: bytes
-    fields: Fields
-    body: Body
-    keep_alive: bool
-    #: The members of Connection, in lower case.
-    options: Sequence[bytes] = ()
-    #: The values of Via.
-    via: Sequence[bytes] = ()
-    expects_continue: bool = False
-    upgrade: bytes = b""
+    __slots__ = (
+        "body",
+        "expects_continue",
+        "fields",
+        "host",
+        "keep_alive",
+        "method",
+        "options",
+        "target",
+        "upgrade",
+        "version",
+        "via",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        version: bytes,
+        host: bytes,
+        fields: Fields,
+        body: Body,
+        keep_alive: bool,
+        options: Sequence[bytes] = (),
+        via: Sequence[bytes] = (),
+        expects_continue: bool = False,
+        upgrade: bytes = b"",
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.host = host
+        self.fields = fields
+        self.body = body
+        self.keep_alive = keep_alive
+        self.options = options
+        self.via = via
+        self.expects_continue = expects_continue
+        self.upgrade = upgrade
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method!r} {self.target!r} {self.version!r} {self.body!r}>"
 
 
-@define(eq=False)
 class ResponseHead:
     """A final or interim response head.
 
     ``body`` tells how the sender delimits what follows; ``declared_length`` is its Content-Length,
-    which an answer to HEAD or a 304 can have without a body.
+    which an answer to HEAD or a 304 can have without a body. ``options`` are the members of
+    Connection, in lower case.
     """
 
-    status: int
-    fields: Fields
-    reason: bytes = b""
-    version: bytes = b"1.1"
-    body: Body = NO_BODY
-    declared_length: int | None = None
-    keep_alive: bool = True
-    options: Sequence[bytes] = ()
-    upgrade: bytes = b""
+    __slots__ = (
+        "body",
+        "declared_length",
+        "fields",
+        "keep_alive",
+        "options",
+        "reason",
+        "status",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(
+        self,
+        status: int,
+        fields: Fields,
+        reason: bytes = b"",
+        version: bytes = b"1.1",
+        body: Body = NO_BODY,
+        declared_length: int | None = None,
+        keep_alive: bool = True,
+        options: Sequence[bytes] = (),
+        upgrade: bytes = b"",
+    ) -> None:
+        self.status = status
+        self.fields = fields
+        self.reason = reason
+        self.version = version
+        self.body = body
+        self.declared_length = declared_length
+        self.keep_alive = keep_alive
+        self.options = options
+        self.upgrade = upgrade
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead {self.status} {self.body!r}>"
 
 
 def first_value(fields: Iterable[Field], lower_name: bytes) -> bytes | None:

@@ -65,7 +65,8 @@ def test_each_message_is_one_that_can_be_logged() -> None:
 
 def full_access_line() -> str:
     """One with every key that there is."""
-    exchange = Exchange(started_at=0.0, started_wall=0.0, peer="127.0.0.1", not_retried="budget")
+    exchange = Exchange(started_at=0.0, started_wall=0.0, peer="127.0.0.1")
+    exchange.not_retried = "budget"
     exchange.tries = [Try("a"), Try("b")]
     exchange.error = ProxyError(Source.PROXY, Phase.PICK, Reason.QUEUE_FULL, detail="why")
     return access_text(exchange)

@@ -12,9 +12,10 @@ import pytest
 from trio_proxy.addresses import TcpAddress
 from trio_proxy.errors import ProxyError
 from trio_proxy.policy.breaker import BreakerRules
-from trio_proxy.upstream.cluster import Cluster, ClusterPlan
+from trio_proxy.upstream.cluster import Cluster
 from trio_proxy.upstream.condition import HealthRules, MemberRules
 from trio_proxy.upstream.picker import Choice
+from trio_proxy.upstream.plan import ClusterPlan
 from trio_proxy.upstream.pool import Upstream, UpstreamConnection
 
 BREAKER = BreakerRules(

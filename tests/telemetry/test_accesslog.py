@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from attrs import evolve
+from exchanges import exchange_with
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,27 +20,31 @@ from trio_proxy.telemetry.accesslog import format_access
 from trio_proxy.telemetry.lines import LogFormat
 
 WALL = 1769035003.12
-DONE = Exchange(
-    started_at=100.0,
-    ended_at=100.0019,
-    started_wall=WALL - 0.0019,
-    peer="127.0.0.1",
-    client_ip="127.0.0.1",
-    trace_id="4f2c",
-    method="GET",
-    target="/",
-    version="1.1",
-    phase=Phase.LOG,
-    ended_in=Phase.STREAM,
-    status=200,
-    bytes_received=78,
-    bytes_sent=310,
-    body_bytes_sent=204,
-    upstream="127.0.0.1:9001",
-    tries=[Try("127.0.0.1:9001", "200", 0.0015, head_seconds=0.0012)],
-)
-FAILED = evolve(
-    DONE,
+DONE: dict[str, Any] = {
+    "started_at": 100.0,
+    "ended_at": 100.0019,
+    "started_wall": WALL - 0.0019,
+    "trace_id": "4f2c",
+    "method": "GET",
+    "target": "/",
+    "version": "1.1",
+    "phase": Phase.LOG,
+    "ended_in": Phase.STREAM,
+    "status": 200,
+    "bytes_received": 78,
+    "bytes_sent": 310,
+    "body_bytes_sent": 204,
+    "upstream": "127.0.0.1:9001",
+    "tries": [Try("127.0.0.1:9001", "200", 0.0015, head_seconds=0.0012)],
+}
+
+
+def done(**facts: Any) -> Exchange:
+    """An exchange that has ended well, but for these facts."""
+    return exchange_with(**(DONE | facts))
+
+
+FAILED = done(
     status=504,
     ended_in=Phase.AWAIT_HEAD,
     upstream="127.0.0.1:9002",
@@ -75,7 +79,7 @@ def fields(exchange: Exchange) -> dict[str, Any]:
 
 
 def test_completed_exchange() -> None:
-    assert text(DONE) == (
+    assert text(done()) == (
         '2026-01-21 23:36:43,120 - trio_proxy.access - INFO - 127.0.0.1 "GET / HTTP/1.1" '
         "200 204B 1.9ms upstream=127.0.0.1:9001 trace_id=4f2c in=78B"
         " tries=1 phase=stream"
@@ -90,15 +94,13 @@ def test_failed_exchange_names_phase_reason_and_every_try() -> None:
 
 
 def test_answer_after_a_retry_names_the_tries() -> None:
-    retried = evolve(DONE, tries=[Try("a:1", "connection_reset"), Try("b:1", "200")])
+    retried = done(tries=[Try("a:1", "connection_reset"), Try("b:1", "200")])
     assert text(retried).endswith(" in=78B tries=2 phase=stream tried=a:1:connection_reset,b:1:200")
 
 
 def test_refused_head_has_placeholders() -> None:
-    refused = Exchange(
-        started_at=0.0,
+    refused = exchange_with(
         started_wall=WALL,
-        peer="127.0.0.1",
         status=400,
         error=ProxyError(Source.CLIENT, Phase.READ_HEAD, Reason.MALFORMED_REQUEST),
     )
@@ -109,13 +111,13 @@ def test_refused_head_has_placeholders() -> None:
 
 
 def test_exchange_that_ended_with_neither_answer_nor_error_names_its_phase() -> None:
-    assert text(evolve(DONE, status=0)).endswith(" phase=stream")
-    assert " 000 204B " in text(evolve(DONE, status=0))
+    assert text(done(status=0)).endswith(" phase=stream")
+    assert " 000 204B " in text(done(status=0))
 
 
 @pytest.mark.parametrize("version", ["1.0", "HTTP/1.0"])
 def test_version_with_and_without_the_protocol_name(version: str) -> None:
-    assert '"GET / HTTP/1.0"' in text(evolve(DONE, version=version))
+    assert '"GET / HTTP/1.0"' in text(done(version=version))
 
 
 @pytest.mark.parametrize(
@@ -132,11 +134,11 @@ def test_version_with_and_without_the_protocol_name(version: str) -> None:
     ],
 )
 def test_target_escapes(target: str, shown: str) -> None:
-    assert f'"GET {shown} HTTP/1.1"' in text(evolve(DONE, target=target))
+    assert f'"GET {shown} HTTP/1.1"' in text(done(target=target))
 
 
 def test_a_trace_id_cannot_add_pairs() -> None:
-    assert r" trace_id=1\x20error=none in=" in text(evolve(DONE, trace_id="1 error=none"))
+    assert r" trace_id=1\x20error=none in=" in text(done(trace_id="1 error=none"))
 
 
 def test_json_of_a_failure() -> None:
@@ -168,13 +170,13 @@ def test_json_of_a_failure() -> None:
 
 
 def test_json_of_a_success_has_no_error() -> None:
-    assert fields(DONE)["upstream_ms"] == 1.2
-    assert "error" not in fields(DONE)
+    assert fields(done())["upstream_ms"] == 1.2
+    assert "error" not in fields(done())
 
 
 any_text = st.text(st.characters(exclude_categories=()))
 exchanges = st.builds(
-    Exchange,
+    exchange_with,
     started_at=st.just(1.0),
     ended_at=st.floats(1.0, 1e6),
     started_wall=st.floats(0, 4e9),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
+from exchanges import exchange_with
 from prometheus_client.parser import text_string_to_metric_families
 
 from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.lifecycle import Exchange, Phase
+from trio_proxy.lifecycle import Phase
 from trio_proxy.telemetry.metrics import build_registry, render
 from trio_proxy.telemetry.stats import Stats
 
@@ -70,7 +71,7 @@ def busy() -> Stats:
         error = ProxyError(Source.UPSTREAM, Phase.AWAIT_HEAD, reason) if reason else None
         stats.request_started()
         stats.exchange_ended(
-            Exchange(0.0, 0.0, "::1", ended_at=0.02, bytes_sent=5, status=status, error=error)
+            exchange_with("::1", ended_at=0.02, bytes_sent=5, status=status, error=error)
         )
     stats.request_started()
     stats.retried("connection_refused")
@@ -134,7 +135,7 @@ def test_closed_label_sets_are_complete_from_the_start() -> None:
 
 def test_an_accepted_upgrade_shows_a_class_of_its_own() -> None:
     stats = Stats()
-    stats.exchange_ended(Exchange(0.0, 0.0, "::1", status=101))
+    stats.exchange_ended(exchange_with("::1", status=101))
     assert values(samples(stats), "proxy_responses_total", "status_class")["1xx"] == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from exchanges import exchange_with
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from trio_proxy.telemetry.stats import DURATION_BUCKETS, MAX_RETRY_REASONS, Hist
 def ended(reason: Reason | None = None, phase: Phase = Phase.STREAM, **facts: Any) -> Exchange:
     error = ProxyError(Source.PROXY, phase, reason) if reason else None
     facts.setdefault("status", reason.status if reason else 200)
-    return Exchange(0.0, 0.0, "127.0.0.1", ended_at=0.02, error=error, **facts)
+    return exchange_with(ended_at=0.02, error=error, **facts)
 
 
 def counted(exchange: Exchange) -> Stats:

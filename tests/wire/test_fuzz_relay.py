@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llhttp_oracle import METHODS, Parsed, parse_requests, parse_responses
@@ -63,10 +62,16 @@ def to_client(heard: Heard, request_head: bytes) -> tuple[bytes, list[Fields]]:
         came = message.head
         assert isinstance(came, ResponseHead)
         if came.status < 200:
-            head = evolve(came, fields=interim_fields(came, "trace"))
+            head = ResponseHead(came.status, interim_fields(came, "trace"), came.reason)
             data += wire.encode_interim(head)
         else:
-            head = evolve(came, fields=client_fields(came, "trace"))
+            head = ResponseHead(
+                came.status,
+                client_fields(came, "trace"),
+                came.reason,
+                body=came.body,
+                declared_length=came.declared_length,
+            )
             data += wire.encode_head(head, keep_alive=wire.can_keep_alive(head))
             if message.body:
                 data += joined(wire.encode_data(message.body))

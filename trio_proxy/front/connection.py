@@ -24,8 +24,9 @@ from trio_proxy.forwarding import inherited_budget, origin_of, passes_through_us
 from trio_proxy.front.body import ClientBody
 from trio_proxy.front.head import read_head
 from trio_proxy.front.linger import linger
+from trio_proxy.front.plan import Plan
 from trio_proxy.front.refusal import refusal
-from trio_proxy.front.service import Plan, Service
+from trio_proxy.front.service import Service
 from trio_proxy.front.sink import H1Sink
 from trio_proxy.lifecycle import Exchange, Phase, Try
 from trio_proxy.messages import Framing, Request
@@ -145,13 +146,7 @@ class Connection:
 
     def _new_exchange(self) -> Exchange:
         self._service.observer.request_started()
-        peer = self._stream.peer
-        exchange = Exchange(
-            started_at=self._service.timers.now(),
-            started_wall=time.time(),
-            peer=peer,
-            client_ip=peer,
-        )
+        exchange = Exchange(self._service.timers.now(), time.time(), self._stream.peer)
         exchange.bytes_received = len(self._wire.leftover)
         return exchange
 

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import trio
-from attrs import Factory, define, field, frozen
 
-from trio_proxy.contract import Handler
-from trio_proxy.forwarding import HeaderRules
+from trio_proxy.front.plan import Plan
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.net.timers import Timers
-from trio_proxy.wire.requests import HeadLimits
 
 if TYPE_CHECKING:
     from trio_proxy.front.connection import Connection
 
 #: Bytes that move from socket to socket in one go; where the cost of a system call stops to matter.
 RELAY_BUFFER_SIZE = 256 * 1024
-
-
-@frozen(kw_only=True)
-class Plan:
-    """What a connection needs of the configuration. A reload swaps the whole object.
-
-    ``seconds`` maps the name of each wait to its budget; ``max_body_bytes`` 0 stands for no limit.
-    """
-
-    handler: Handler
-    seconds: Mapping[str, float]
-    rules: HeaderRules = field(factory=HeaderRules)
-    head_limits: HeadLimits = field(factory=HeadLimits)
-    max_body_bytes: int = 0
 
 
 class Observer(Protocol):
@@ -47,21 +29,21 @@ class Observer(Protocol):
     def exchange_ended(self, exchange: Exchange) -> None: ...
 
 
-@define(eq=False)
 class Service:
     """The current plan, the open connections, and whether new requests are still welcome.
 
     ``timers`` have to be run as long as there are connections.
     """
 
-    plan: Plan
-    observer: Observer
-    timers: Timers = Factory(Timers)
-    draining: bool = False
-    connections: set[Connection] = Factory(set)
-    relay_buffer: memoryview = Factory(lambda: memoryview(bytearray(RELAY_BUFFER_SIZE)))
-    #: Set, and replaced by a new one, when the last connection has closed.
-    emptied: trio.Event = Factory(trio.Event)
+    def __init__(self, plan: Plan, observer: Observer) -> None:
+        self.plan = plan
+        self.observer = observer
+        self.timers = Timers()
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self.relay_buffer = memoryview(bytearray(RELAY_BUFFER_SIZE))
+        #: Set, and replaced by a new one, when the last connection has closed.
+        self.emptied = trio.Event()
 
     def add(self, connection: Connection) -> None:
         self.connections.add(connection)

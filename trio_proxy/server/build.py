@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from trio_proxy.contract import Handler
 from trio_proxy.forwarding import HeaderRules
-from trio_proxy.front.service import Plan
+from trio_proxy.front.plan import Plan
 from trio_proxy.handlers.proxy import ProxyHandler
 from trio_proxy.policy.breaker import BreakerRules
 from trio_proxy.policy.retry import RetryRules
@@ -19,9 +19,10 @@ from trio_proxy.settings_upstreams import (
     status_set,
     to_seconds,
 )
-from trio_proxy.upstream.cluster import Cluster, ClusterPlan
+from trio_proxy.upstream.cluster import Cluster
 from trio_proxy.upstream.condition import HealthRules, MemberRules
 from trio_proxy.upstream.discovery import ServiceName, Spec
+from trio_proxy.upstream.plan import ClusterPlan
 from trio_proxy.upstream.probe import CheckRules
 from trio_proxy.upstream.queue import QueueRules
 from trio_proxy.wire.requests import HeadLimits

@@ -9,7 +9,8 @@ import click
 import trio
 
 from trio_proxy.addresses import Address, TcpAddress
-from trio_proxy.front.service import Plan, Service
+from trio_proxy.front.plan import Plan
+from trio_proxy.front.service import Service
 from trio_proxy.handlers.echo import EchoHandler
 from trio_proxy.net.network import SocketNetwork
 from trio_proxy.server.acceptor import Acceptor

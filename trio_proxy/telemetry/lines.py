@@ -17,8 +17,8 @@ from typing import Any
 
 #: Every character that a terminal or a line reader (`str.splitlines`) might act upon, and the
 #: surrogates, which have no encoding.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _TRACEBACK_INDENT = "  "
 
 _tracebacks = logging.Formatter()

@@ -21,10 +21,8 @@ import threading
 from collections import deque
 from typing import Any
 
-import attrs
 import trio
 
-from trio_proxy.errors import ProxyError
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.telemetry.lines import LogFormat, freeze
 from trio_proxy.telemetry.sinks import Record, Sink, StreamSink, format_record, warning_record
@@ -104,7 +102,11 @@ class LogWriter:
         elif self._takes_lines:
             self._queue.append(format_record(record, self.style))
         else:
-            self._queue.append(_without_frames(record))
+            if record.error is not None:
+                # The frames of a failure hold its connection and buffers; behind a stuck sink ten
+                # thousand of those would be waiting.
+                record.error.__traceback__ = record.error.__cause__ = None
+            self._queue.append(record)
         if self._wakeup is not None:
             self._wakeup.set()
             self._wakeup = None
@@ -197,19 +199,6 @@ class LogWriter:
         self.dropped += lines
         if self._stats is not None:
             self._stats.log_lines_dropped += lines
-
-
-def _without_frames(exchange: Exchange) -> Exchange:
-    """The exchange with an error that holds no traceback.
-
-    The frames of a failure hold its connection and buffers; behind a stuck sink ten thousand of
-    those would be waiting.
-    """
-    error = exchange.error
-    if error is None:
-        return exchange
-    bare = ProxyError(error.source, error.phase, error.reason, detail=error.detail)
-    return attrs.evolve(exchange, error=bare)
 
 
 class WriterHandler(logging.Handler):

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import trio
-from attrs import field, frozen
 
 from trio_proxy.addresses import Address
 from trio_proxy.complaint import Complaint
@@ -25,51 +24,19 @@ from trio_proxy.forwarding import Origin
 from trio_proxy.messages import Request
 from trio_proxy.net.streams import Network
 from trio_proxy.policy.balance import make_balancer
-from trio_proxy.policy.retry import RetryRules
 from trio_proxy.policy.retry_budget import RetryBudget
 from trio_proxy.upstream.call import Call
-from trio_proxy.upstream.condition import HealthRules, MemberRules
+from trio_proxy.upstream.condition import MemberRules
 from trio_proxy.upstream.discovery import Directory, Endpoint, Spec, is_name
 from trio_proxy.upstream.keys import key_reader
 from trio_proxy.upstream.lease import Lease
 from trio_proxy.upstream.picker import Choice, Picker
+from trio_proxy.upstream.plan import ClusterPlan
 from trio_proxy.upstream.pool import Gauges, Holder, Upstream, UpstreamConnection
-from trio_proxy.upstream.probe import CheckRules
-from trio_proxy.upstream.queue import Queue, QueueRules
+from trio_proxy.upstream.queue import Queue
 from trio_proxy.upstream.sticky import Sticky
 
 log = logging.getLogger("trio_proxy.upstream")
-
-
-@frozen(kw_only=True)
-class ClusterPlan:
-    """What a configuration says of a pool; times in seconds.
-
-    ``members`` maps each server, or name that stands for servers, to its rules.
-    """
-
-    members: Mapping[Spec, MemberRules]
-    policy: str = "round_robin"
-    key: str = "client_ip"
-    sticky_cookie: str = ""
-    sticky_secret: str = ""
-    panic_percent: int = 0
-    health: HealthRules = field(factory=HealthRules)
-    #: None for no active checks.
-    checks: CheckRules | None = None
-    queue: QueueRules = field(factory=QueueRules)
-    retry: RetryRules = field(factory=RetryRules)
-    budget_percent: int = 20
-    idle_seconds: float = math.inf
-    drain_seconds: float = math.inf
-    refresh_seconds: float = math.inf
-    #: Whom names are asked of; none is the system.
-    nameservers: Sequence[str] = ()
-
-    def is_refreshed_like(self, other: ClusterPlan) -> bool:
-        """Whether names are looked up by themselves, and of the same servers."""
-        is_refreshed = not math.isinf(self.refresh_seconds)
-        return is_refreshed and self.nameservers == other.nameservers
 
 
 class Cluster:

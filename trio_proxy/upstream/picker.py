@@ -16,8 +16,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from attrs import Factory, define
-
 from trio_proxy.complaint import Complaint
 from trio_proxy.errors import ProxyError, Reason, Source
 from trio_proxy.lifecycle import Phase
@@ -27,7 +25,6 @@ from trio_proxy.upstream.pool import Upstream
 log = logging.getLogger("trio_proxy.upstream")
 
 
-@define(eq=False)
 class Choice:
     """What one request asks for.
 
@@ -36,9 +33,12 @@ class Choice:
     does not want to be asked again.
     """
 
-    key: int = 0
-    stuck_to: str = ""
-    tried: dict[Upstream, float] = Factory(dict)
+    __slots__ = ("key", "stuck_to", "tried")
+
+    def __init__(self, key: int = 0, stuck_to: str = "") -> None:
+        self.key = key
+        self.stuck_to = stuck_to
+        self.tried: dict[Upstream, float] = {}
 
     @property
     def is_particular(self) -> bool:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import trio
-from attrs import define, field
 
 from trio_proxy.addresses import Address, TcpAddress
 from trio_proxy.lifecycle import Exchange
@@ -50,20 +49,26 @@ class Holder(Protocol):
         ...
 
 
-@define(eq=False)
 class UpstreamConnection:
     """One connection, or the right to open one. It is also the borrower of its limiter token."""
 
-    upstream: Upstream
-    stream: Stream | None = None
+    __slots__ = ("dead", "idle_until", "leased_at", "stream", "ticket", "upstream", "wire")
+
     #: Made with the stream, and as old as it.
-    wire: ClientWire = field(init=False, repr=False)
+    wire: ClientWire
     #: What the request that holds it was let in as.
-    ticket: Ticket = field(init=False, repr=False)
-    leased_at: float = 0.0
-    idle_until: float = 0.0
-    #: The peer has hung up, so no further request may be sent.
-    dead: bool = False
+    ticket: Ticket
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.stream: Stream | None = None
+        self.leased_at = 0.0
+        self.idle_until = 0.0
+        #: The peer has hung up, so no further request may be sent.
+        self.dead = False
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection {self.upstream.name} {self.stream!r}>"
 
     def opened(self, stream: Stream) -> None:
         """A fresh stream was dialled for this connection."""
@@ -107,7 +112,7 @@ class Upstream:
         self.seed = seed_of(self.name)
         self.host_field = self._host_field(rules)
         self.condition = Condition(self.name, rules, health, gauges, self._condition_changed)
-        self.weight: float = rules.weight
+        self.weight = float(rules.weight)
         self.base_weight = rules.weight
         self.backup = rules.backup
         self.in_flight = 0
@@ -147,7 +152,7 @@ class Upstream:
 
     def _condition_changed(self) -> None:
         if self.condition.is_fit:
-            self.weight = self.base_weight
+            self.weight = float(self.base_weight)
         self.is_ready = self.has_room and self.condition.is_fit
         self._changed()
 
@@ -288,7 +293,7 @@ class Upstream:
     def set_weight(self, weight: int) -> None:
         """Change its share of the load; at least 1."""
         self.base_weight = weight
-        self.weight = weight
+        self.weight = float(weight)
         self.condition.set_weight(weight)
 
     def close_idle(self) -> None:

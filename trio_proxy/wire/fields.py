@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from trio_proxy.messages import SortedFields
 from trio_proxy.names import INTERPRETED, INVALID, KINDS
+from trio_proxy.sorted_fields import SortedFields
 from trio_proxy.wire.grammar import TEXT
 
 

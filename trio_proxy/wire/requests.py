@@ -17,9 +17,9 @@ from trio_proxy.messages import (
     Body,
     Framing,
     Request,
-    SortedFields,
     list_members,
 )
+from trio_proxy.sorted_fields import SortedFields
 from trio_proxy.wire import grammar
 from trio_proxy.wire.fields import sort_fields
 

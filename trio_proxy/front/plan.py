@@ -1,0 +1,25 @@
+"""What a connection needs of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from trio_proxy.contract import Handler
+from trio_proxy.forwarding import HeaderRules
+from trio_proxy.wire.requests import HeadLimits
+
+
+@frozen(kw_only=True)
+class Plan:
+    """All of it. A reload swaps the whole object.
+
+    ``seconds`` maps the name of each wait to its budget; ``max_body_bytes`` 0 stands for no limit.
+    """
+
+    handler: Handler
+    seconds: Mapping[str, float]
+    rules: HeaderRules = field(factory=HeaderRules)
+    head_limits: HeadLimits = field(factory=HeadLimits)
+    max_body_bytes: int = 0
