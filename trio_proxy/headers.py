@@ -27,10 +27,10 @@ from trio_proxy.names import (
     FORWARDING,
     GRPC_TIMEOUT,
     HOP_BY_HOP,
-    KINDS,
     REWRITTEN,
     TRACE_ID,
     key_of,
+    kinds_of,
 )
 from trio_proxy.sorted_fields import SortedFields
 
@@ -101,7 +101,7 @@ def _crossing(
         return fields.plain
     crossing = []
     for field in fields:
-        kinds, name = KINDS[field[0]], key_of(field[0])
+        kinds, name = kinds_of(field[0]), key_of(field[0])
         if kinds & (HOP_BY_HOP | TRACE_ID | REWRITTEN) or name in dropped:
             continue
         if kinds & GRPC_TIMEOUT:
@@ -153,7 +153,7 @@ def _without(head: ResponseHead, ending: int) -> list[Field]:
     return [
         field
         for field in head.fields
-        if not KINDS[field[0]] & ending and key_of(field[0]) not in dropped
+        if not kinds_of(field[0]) & ending and key_of(field[0]) not in dropped
     ]
 
 
@@ -190,7 +190,7 @@ def trailer_fields(
     return [
         field
         for field in trailers
-        if not KINDS[field[0]] & _NOT_IN_TRAILERS
+        if not kinds_of(field[0]) & _NOT_IN_TRAILERS
         and (name := key_of(field[0])) not in _NEVER_IN_TRAILERS
         and name not in dropped
         and name != deadline_header

@@ -1,6 +1,6 @@
 """What the name of a field says about the field, looked up once per name and not once per field.
 
-A `KINDS` look-up gives the OR of the kinds below, 0 for a name that nothing depends on. What
+`kinds_of` gives the OR of the kinds below, 0 for a name that nothing depends on. What
 frames a message is recognised by its exact name in any letter case (RFC 9110 §5.1); what crosses
 the proxy is decided with ``_`` read as ``-``, because CGI, WSGI and many frameworks cannot tell
 ``X_Real_IP`` from ``X-Real-IP`` either.
@@ -90,20 +90,25 @@ def key_of(name: bytes) -> bytes:
     return name.lower().replace(b"_", b"-")
 
 
-class _Kinds(dict[bytes, int]):
-    """From a name as it was sent to its kinds; it is emptied when it is full."""
-
-    def __missing__(self, name: bytes) -> int:
-        if _NAME.fullmatch(name) is None:
-            return INVALID
-        key = key_of(name)
-        rest = FORWARDING if key.startswith(b"x-forwarded-") else 0
-        kinds = _EXACT.get(name.lower(), 0) | _ACROSS.get(key, rest)
-        if len(name) <= MAX_NAME_BYTES:
-            if len(self) >= MAX_NAMES:
-                self.clear()
-            self[name] = kinds
-        return kinds
+#: From a name as it was sent to its kinds; it is emptied when it is full. `learn` adds to it.
+KINDS: dict[bytes, int] = {}
 
 
-KINDS = _Kinds()
+def kinds_of(name: bytes) -> int:
+    """What a name means."""
+    kinds = KINDS.get(name)
+    return learn(name) if kinds is None else kinds
+
+
+def learn(name: bytes) -> int:
+    """What a name means that `KINDS` does not know."""
+    if _NAME.fullmatch(name) is None:
+        return INVALID
+    key = key_of(name)
+    rest = FORWARDING if key.startswith(b"x-forwarded-") else 0
+    kinds = _EXACT.get(name.lower(), 0) | _ACROSS.get(key, rest)
+    if len(name) <= MAX_NAME_BYTES:
+        if len(KINDS) >= MAX_NAMES:
+            KINDS.clear()
+        KINDS[name] = kinds
+    return kinds

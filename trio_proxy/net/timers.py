@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
+from time import perf_counter
 
 import trio
 
@@ -65,11 +66,27 @@ class Timers:
         self._tidy_at = SPARE_ENTRIES
         self._next_at = math.inf
         self._wakeup = trio.Event()
-        #: The event loop's time; `run` finds a shorter way to it than `trio.current_time` has.
-        self.now: Callable[[], float] = trio.current_time
+        self._current_time: Callable[[], float] = trio.current_time
+        #: What trio's own clock adds to `time.perf_counter`; unless it is another clock.
+        self._offset = 0.0
+        self._is_own_clock = False
 
     def __repr__(self) -> str:
         return f"<Timers entries={len(self._heap)} next={self._next_at:.3f}>"
+
+    def now(self) -> float:
+        """The event loop's time, by a shorter way than that of `trio.current_time`."""
+        if self._is_own_clock:
+            return perf_counter() + self._offset
+        return self._current_time()
+
+    def _find_clock(self) -> None:
+        clock = trio.lowlevel.current_clock()
+        self._current_time = clock.current_time
+        offset = getattr(clock, "offset", None)
+        if isinstance(offset, float):
+            self._offset = offset
+            self._is_own_clock = True
 
     def watch(self, timed: Timed, at: float) -> None:
         """Look at something at a time that is earlier than the one noted for it."""
@@ -92,9 +109,9 @@ class Timers:
 
     async def run(self) -> None:
         """Look at each when it is time, until cancelled."""
-        self.now = trio.lowlevel.current_clock().current_time
+        self._find_clock()
         while True:
-            self._look(trio.current_time())
+            self._look(self.now())
             self._wakeup = trio.Event()
             self._next_at = self._heap[0][0] if self._heap else math.inf
             with trio.CancelScope(deadline=self._next_at):

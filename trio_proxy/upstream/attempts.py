@@ -56,8 +56,8 @@ class Attempts:
         Raises ProxyError if no try comes to an answer.
         """
         cluster, call = self._cluster, self._call
-        clock = call.watchdog.timers.now
-        now = clock()
+        timers = call.watchdog.timers
+        now = timers.now()
         cluster.budget.request(now)
         while True:
             call.exchange.phase = Phase.PICK
@@ -77,10 +77,10 @@ class Attempts:
                         self._settle(lease)
                         return await upstream.relay(head)
                 finally:
-                    upstream.stop(clock())
+                    upstream.stop(timers.now())
                 await upstream.give_up()
             await self._prepare_next()
-            now = clock()
+            now = timers.now()
 
     async def _try(self, upstream: UpstreamExchange, lease: Lease) -> ResponseHead | None:
         """The response head to pass on; None if the request is to be sent again."""

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from trio_proxy.names import INTERPRETED, INVALID, KINDS
+from trio_proxy.messages import Field
+from trio_proxy.names import INTERPRETED, INVALID, KINDS, kinds_of
 from trio_proxy.sorted_fields import SortedFields
 from trio_proxy.wire.grammar import TEXT
 
@@ -18,18 +19,25 @@ def sort_fields(
     ``set_aside`` are the kinds that are kept out of the plain fields. None if a line is no
     well-formed field (RFC 9112 §5), or if the head has a control or a bare CR or LF anywhere.
     """
-    fields, plain, seen = SortedFields(), [], 0
+    fields, seen = SortedFields(), 0
+    plain: list[Field] = []
     values: dict[int, list[bytes]] = {}
     for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon:
-            return None
-        field = (name, value.strip(b" \t"))
+        # Nearly all lines are a known name, a colon and one blank, and the value alone.
+        name, colon, value = line.partition(b": ")
+        kinds = KINDS.get(name)
+        if kinds is None or not value or value[0] <= 0x20 or value[-1] <= 0x20:
+            name, colon, value = line.partition(b":")
+            if not colon:
+                return None
+            value = value.strip(b" \t")
+            kinds = kinds_of(name)
+        field = (name, value)
         fields.append(field)
-        if kinds := KINDS[name]:
+        if kinds:
             seen |= kinds
             if kinds & INTERPRETED:
-                values.setdefault(kinds & INTERPRETED, []).append(field[1])
+                values.setdefault(kinds & INTERPRETED, []).append(value)
             if kinds & set_aside:
                 continue
         plain.append(field)

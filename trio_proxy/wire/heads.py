@@ -10,7 +10,7 @@ given all of the fields, to write or to refuse.
 from __future__ import annotations
 
 from trio_proxy.messages import Field, Fields, Request, ResponseHead
-from trio_proxy.names import KINDS, OF_STATE_MACHINE
+from trio_proxy.names import KINDS, OF_STATE_MACHINE, learn
 from trio_proxy.wire.grammar import TARGET, TEXT
 from trio_proxy.wire.machine import h11
 from trio_proxy.wire.standins import plain_request
@@ -56,7 +56,8 @@ def _block_of(fields: Fields, checked: Fields) -> bytes | None:
     """The lines of all ``fields`` if none of those ``checked`` is for h11 to act upon or refuse."""
     kinds = 0
     for name, _ in checked:
-        kinds |= KINDS[name]
+        known = KINDS.get(name)
+        kinds |= learn(name) if known is None else known
     if kinds & OF_STATE_MACHINE:
         return None
     lines = b"\r\n".join(map(b": ".join, fields)) + b"\r\n" if fields else b""
