@@ -14,7 +14,7 @@ import trio
 from trio_proxy.forwarding import Origin
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Field, Fields, Request, ResponseHead
-from trio_proxy.net.streams import Stream
+from trio_proxy.net.streams import PIECE_BYTES, Stream
 from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.wire.reader import Chunk
 
@@ -39,10 +39,15 @@ class RequestBody(Protocol):
         """What has been read off the connection already, decoded; possibly nothing."""
         ...
 
-    async def receive(self, watchdog: Watchdog, wait: str) -> Chunk:
+    def receive_nowait(self, most: int) -> Chunk | None:
+        """The next piece if it is there, None if it is not; otherwise like `receive`."""
+        ...
+
+    async def receive(self, watchdog: Watchdog, wait: str, most: int = PIECE_BYTES) -> Chunk:
         """The next piece, within the budget named ``wait``; empty if none came before the end.
 
-        A memoryview among them is of a shared buffer and only valid until the next await.
+        ``most`` bounds what is read of a body of known length, in bytes. A memoryview is of a
+        shared buffer and only valid until the next await.
         """
         ...
 
@@ -58,14 +63,20 @@ class Sink(Protocol):
     #: The connection's nursery, for a second direction of the same exchange. What runs there must
     #: be finished or cancelled when the handler returns; `hold_until` has the connection wait.
     nursery: trio.Nursery
-    #: A scratch buffer for moving bytes; anybody may overwrite it at the next await.
-    relay_buffer: memoryview
     #: Fields that are added to the final head, whoever makes it.
     extra_fields: list[Field]
 
     @property
     def body(self) -> RequestBody:
         """The request's body."""
+        ...
+
+    @property
+    def relay_buffer(self) -> memoryview:
+        """A scratch buffer, as large as the pieces that the client takes.
+
+        Anybody may overwrite it at the next await.
+        """
         ...
 
     async def inform(self, head: ResponseHead) -> None:

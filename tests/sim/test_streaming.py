@@ -12,7 +12,7 @@ from trio_proxy.settings import Timeouts
 NO_DEADLINES = Timeouts(write_ms=0, total_ms=0, body_ms=0, read_ms=0, idle_ms=0)
 CHUNKED_POST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
-#: Both simulated sockets on the way (64 KiB each), the relay buffer, and some slack.
+#: Both simulated sockets on the way (64 KiB each), a piece, and some slack.
 ON_THE_WAY = 2 * 65536 + 256 * 1024 + 65536
 
 

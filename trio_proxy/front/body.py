@@ -9,8 +9,8 @@ import trio
 from trio_proxy.errors import ProtocolError, ProxyError, Reason, Source
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Fields, Framing
-from trio_proxy.net.streams import READ_SIZE, Stream
-from trio_proxy.net.watchdog import Watchdog, receive
+from trio_proxy.net.streams import PIECE_BYTES, READ_SIZE, Stream
+from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.wire.h1 import ServerWire
 from trio_proxy.wire.reader import Chunk
 
@@ -59,30 +59,42 @@ class ClientBody:
         self._count(len(data))
         return data
 
-    async def receive(self, watchdog: Watchdog, wait: str) -> Chunk:
-        if watchdog.is_winded():
-            await watchdog.breathe(wait)  # first, so that a cancellation loses nothing
-        if self._wire.leftover and (data := self.take_nowait()):
+    def receive_nowait(self, most: int) -> Chunk | None:
+        wire = self._wire
+        if wire.leftover and (data := self.take_nowait()):
             return data
-        if self._wire.body_complete:
+        if wire.body_complete:
             return b""
         try:
-            if self._wire.body.framing is Framing.LENGTH:
-                return await self._receive_borrowed(watchdog, wait)
-            data = await receive(self._stream, READ_SIZE, watchdog, wait)
-        except (OSError, trio.ClosedResourceError) as exc:
+            if wire.body.framing is Framing.LENGTH:
+                return self._receive_borrowed(most)
+            received = self._stream.receive_nowait(READ_SIZE)
+        except OSError as exc:
             raise self._gone(str(exc)) from exc
-        if not data:
+        if received is None:
+            return None
+        if not received:
             raise self._gone("the body was not complete")
-        self._exchange.bytes_received += len(data)
-        self._wire.feed(data)
+        self._exchange.bytes_received += len(received)
+        wire.feed(received)
         return self.take_nowait()
 
-    async def _receive_borrowed(self, watchdog: Watchdog, wait: str) -> memoryview:
-        """Bytes of a body of known length, past the wire's buffer."""
-        buffer = self._buffer[: self._wire.remaining]
-        while (size := self._stream.receive_into_nowait(buffer)) is None:
-            await watchdog.wait_readable(self._stream, wait)
+    async def receive(self, watchdog: Watchdog, wait: str, most: int = PIECE_BYTES) -> Chunk:
+        if watchdog.is_winded():
+            await watchdog.breathe(wait)  # first, so that a cancellation loses nothing
+        while (piece := self.receive_nowait(most)) is None:
+            try:
+                await watchdog.wait_readable(self._stream, wait)
+            except (OSError, trio.ClosedResourceError) as exc:
+                raise self._gone(str(exc)) from exc
+        return piece
+
+    def _receive_borrowed(self, most: int) -> memoryview | None:
+        """Bytes of a body of known length, past the wire's buffer. Raises OSError."""
+        buffer = self._buffer[: min(most, self._wire.remaining)]
+        size = self._stream.receive_into_nowait(buffer)
+        if size is None:
+            return None
         if not size:
             raise self._gone(f"{self._wire.remaining} bytes of the body are missing")
         self._wire.count_bypassed(size)

@@ -8,13 +8,11 @@ import trio
 
 from trio_proxy.front.plan import Plan
 from trio_proxy.lifecycle import Exchange
+from trio_proxy.net.streams import MAX_PIECE_BYTES
 from trio_proxy.net.timers import Timers
 
 if TYPE_CHECKING:
     from trio_proxy.front.connection import Connection
-
-#: Bytes that move from socket to socket in one go; where the cost of a system call stops to matter.
-RELAY_BUFFER_SIZE = 256 * 1024
 
 
 class Observer(Protocol):
@@ -41,7 +39,7 @@ class Service:
         self.timers = Timers()
         self.draining = False
         self.connections: set[Connection] = set()
-        self.relay_buffer = memoryview(bytearray(RELAY_BUFFER_SIZE))
+        self.relay_buffer = memoryview(bytearray(MAX_PIECE_BYTES))
         #: Set, and replaced by a new one, when the last connection has closed.
         self.emptied = trio.Event()
 

@@ -45,7 +45,6 @@ class H1Sink:
         "holds",
         "keep_alive",
         "nursery",
-        "relay_buffer",
         "switched",
         "watchdog",
     )
@@ -63,7 +62,6 @@ class H1Sink:
     ) -> None:
         self.watchdog = watchdog
         self.nursery = nursery
-        self.relay_buffer = service.relay_buffer
         self.body = body
         self.extra_fields: list[Field] = []
         #: The client was told that it may send another request.
@@ -83,6 +81,10 @@ class H1Sink:
         self._request = request
         self._pending: list[Chunk] = []
         self._started = False
+
+    @property
+    def relay_buffer(self) -> memoryview:
+        return self._service.relay_buffer[: self._stream.piece_bytes]
 
     async def inform(self, head: ResponseHead) -> None:
         data = self._wire.encode_interim(head)

@@ -14,7 +14,7 @@ import trio
 
 from trio_proxy.addresses import Address, UnixAddress
 from trio_proxy.net.peerwatch import PeerWatch
-from trio_proxy.net.streams import HangupCallback
+from trio_proxy.net.streams import PIECE_BYTES, HangupCallback
 
 
 class SocketStream:
@@ -31,6 +31,7 @@ class SocketStream:
         "_watch",
         "hangup_lag",
         "peer",
+        "piece_bytes",
     )
 
     def __init__(self, sock: socket.socket, peer: str, watch: PeerWatch) -> None:
@@ -40,6 +41,7 @@ class SocketStream:
         self._closed = False
         self._eof_sent = False
         self.peer = peer
+        self.piece_bytes = PIECE_BYTES
         self.hangup_lag = watch.lag
         self._on_hangup: HangupCallback | None = None
         self._missed: tuple[bool, ...] = ()

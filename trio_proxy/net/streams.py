@@ -19,6 +19,15 @@ from trio_proxy.addresses import Address
 #: Bytes taken from a peer in one read; also the most that one read can add to a buffer.
 READ_SIZE = 65536
 
+#: Bytes of a body that move from socket to socket in one go, at first and whenever a peer has not
+#: taken a piece whole; what it leaves is held in memory. Where the cost of a call stops to matter.
+PIECE_BYTES = 256 * 1024
+
+#: The same for a peer that takes all of it: each piece wakes its reader, so few and large ones save
+#: CPU here and there. So much is held at most for a peer that stops reading all of a sudden; beyond
+#: it nothing more is saved.
+MAX_PIECE_BYTES = 1024 * 1024
+
 HangupCallback = Callable[[bool], None]
 
 
@@ -41,6 +50,9 @@ class Stream(Protocol):
     #: FIN is reported even while unread bytes lie in front of it. After a `send_eof` of ours a
     #: reset may be left to the next read to discover.
     on_hangup: HangupCallback | None
+
+    #: How many bytes of a body to hand over at once: `note_piece` learns what this peer takes.
+    piece_bytes: int
 
     def receive_nowait(self, limit: int) -> bytes | None:
         """Up to ``limit`` bytes, ``b""`` at the end of the stream, None if there are none yet."""
@@ -81,6 +93,14 @@ class Stream(Protocol):
     def abort(self) -> None:
         """Close with a reset, so that the peer cannot take what it has for complete."""
         ...
+
+
+def note_piece(stream: Stream, size: int, sent: int) -> None:
+    """A piece of ``size`` bytes was handed over, ``sent`` of which were taken."""
+    if sent < size:
+        stream.piece_bytes = PIECE_BYTES
+    elif size == stream.piece_bytes < MAX_PIECE_BYTES:
+        stream.piece_bytes = 2 * size
 
 
 class Listener(Protocol):

@@ -15,7 +15,7 @@ import trio
 
 from trio_proxy.errors import TIMEOUT_REASONS, ProxyError, Source
 from trio_proxy.lifecycle import Exchange
-from trio_proxy.net.streams import Stream
+from trio_proxy.net.streams import PIECE_BYTES, Stream, note_piece
 from trio_proxy.net.timers import Timed, Timers
 from trio_proxy.policy.deadlines import Deadlines
 
@@ -203,9 +203,12 @@ class Watchdog(Timed):
         detail = f"{budget} deadline of {seconds * 1000:.0f} ms passed"
         return ProxyError(source, exchange.phase, reason, detail=detail)
 
-    def is_winded(self) -> bool:
-        """Whether it is time to let other tasks run; call it where no wait was needed."""
-        self._turns += 1
+    def is_winded(self, turns: int = 1) -> bool:
+        """Whether it is time to let other tasks run; call it where no wait was needed.
+
+        A large operation counts for as many ``turns`` as it takes the time of.
+        """
+        self._turns += turns
         return self._turns >= TURNS_WITHOUT_CHECKPOINT
 
     async def breathe(self, wait: str) -> None:
@@ -269,9 +272,11 @@ async def send_borrowed(stream: Stream, view: memoryview, watchdog: Watchdog, wa
 
     What the transport does not take at once is copied; it is at most the size of that buffer.
     """
+    size = len(view)
     sent = stream.send_nowait(view)
-    if sent == len(view):
-        if watchdog.is_winded():
+    note_piece(stream, size, sent)
+    if sent == size:
+        if watchdog.is_winded(1 + size // PIECE_BYTES):
             await watchdog.breathe(wait)
     else:
         await send_rest(stream, bytes(view[sent:]), 0, watchdog, wait)

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import trio
 
-from trio_proxy.net.streams import HangupCallback
+from trio_proxy.net.streams import PIECE_BYTES, HangupCallback
 from trio_proxy.testing.pipe import Link, Pipe
 
 #: ``"send"``: what this end sends; ``"receive"``: what it is sent.
@@ -46,6 +46,7 @@ class SimStream:
 
     def __init__(self, local: str, peer: str, *, incoming: Pipe, outgoing: Pipe, hub: Hub) -> None:
         self.peer = peer
+        self.piece_bytes = PIECE_BYTES
         self.local = local
         self.remote = peer
         self.closed = False

@@ -29,7 +29,7 @@ from trio_proxy.upstream.call import Call
 from trio_proxy.upstream.lease import Lease
 from trio_proxy.upstream.replay import ReplayBody
 from trio_proxy.upstream.switch import switch_protocols
-from trio_proxy.upstream.upload import Upload
+from trio_proxy.upstream.upload import Upload, upload_nowait
 from trio_proxy.wire.h1 import ClientWire
 
 #: Interim responses relayed for one request; nobody needs more, and each costs the client a head.
@@ -164,7 +164,7 @@ class UpstreamExchange:
         """
         if self._upload is not None:
             await self._upload.done.wait()
-        elif self._head is not None:
+        elif self._head is not None and self._request_ended:
             self._lease.reusable = self._head.keep_alive and discard_body(self._wire)
 
     def _start_try(self, now: float) -> None:
@@ -248,9 +248,27 @@ class UpstreamExchange:
         except OSError:
             self._nothing_taken = True
             return stream  # an answer may have come before the reset: reading will tell
-        if sent < len(data) or not self._request_ended:
-            self._start_upload(stream, data[sent:])
+        unsent = data[sent:]
+        if not (unsent or self._request_ended) and self._can_upload_at_once():
+            try:
+                unsent = upload_nowait(body, wire, stream)
+            except OSError:
+                return stream  # as above
+            except ProxyError as exc:
+                exc.__traceback__ = exc.__cause__ = None  # their frames hold this exchange
+                call.watchdog.abort(exc)
+                return stream
+            if body.complete:
+                self._encode_request_end()
+                self._request_ended = True
+        if unsent or not self._request_ended:
+            self._start_upload(stream, unsent)
         return stream
+
+    def _can_upload_at_once(self) -> bool:
+        """Whether the client sends a body of known length, and is not told to wait with it."""
+        is_known = self._call.request.body.framing is Framing.LENGTH
+        return is_known and not self._waits_for_continue()
 
     def _start_upload(self, stream: Stream, unsent: bytes) -> None:
         self._upload = Upload(
@@ -359,6 +377,6 @@ class UpstreamExchange:
         if not take_whole_body(wire, sink):
             reader = self._reader or UpstreamReader(self._call.watchdog)
             await relay_body(wire, self._stream, sink, reader)
-        uploaded = self._upload is None or self._upload.complete
+        uploaded = self._request_ended or (self._upload is not None and self._upload.complete)
         self._lease.reusable = head.keep_alive and uploaded and not wire.leftover
         return trailer_fields(wire.trailers, head.options) if wire.trailers else ()

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from trio_proxy.contract import RequestBody
 from trio_proxy.messages import Fields
+from trio_proxy.net.streams import PIECE_BYTES
 from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.wire.reader import Chunk
 
@@ -52,10 +53,16 @@ class ReplayBody:
     def take_nowait(self) -> bytes:
         return self._take_again() or self._keep(self._body.take_nowait())
 
-    async def receive(self, watchdog: Watchdog, wait: str) -> Chunk:
+    def receive_nowait(self, most: int) -> Chunk | None:
         if self._again:
             return self._take_again()
-        return self._keep(await self._body.receive(watchdog, wait))
+        piece = self._body.receive_nowait(most)
+        return None if piece is None else self._keep(piece)
+
+    async def receive(self, watchdog: Watchdog, wait: str, most: int = PIECE_BYTES) -> Chunk:
+        if self._again:
+            return self._take_again()
+        return self._keep(await self._body.receive(watchdog, wait, most))
 
     def _take_again(self) -> bytes:
         again, self._again = self._again, b""

@@ -9,12 +9,38 @@ import trio
 from trio_proxy.contract import RequestBody
 from trio_proxy.errors import ProxyError, Source
 from trio_proxy.lifecycle import Exchange
-from trio_proxy.net.streams import Stream
-from trio_proxy.net.watchdog import Watchdog, send_all, send_borrowed
+from trio_proxy.net.streams import PIECE_BYTES, Stream, note_piece
+from trio_proxy.net.watchdog import TURNS_WITHOUT_CHECKPOINT, Watchdog, send_all, send_borrowed
 from trio_proxy.wire.h1 import ClientWire
 
 
+def _nothing_is_left() -> bytes:
+    """In place of what an upload that has ended would send."""
+    return b""
+
+
 def _nothing_has_changed() -> None: ...
+
+
+def upload_nowait(body: RequestBody, wire: ClientWire, stream: Stream) -> bytes:
+    """Move what is there of a body of known length; what the upstream has not taken of it.
+
+    A body that is here already needs no `Upload`, whose task costs more than to move a piece.
+    Raises OSError if the upstream takes no more, ProxyError for a fault of the client.
+    """
+    turns = 0
+    while turns < TURNS_WITHOUT_CHECKPOINT and not body.complete:
+        piece = body.receive_nowait(stream.piece_bytes)
+        if piece is None:
+            break
+        wire.encode_data(piece)  # of known length, so h11 counts it and adds nothing
+        size = len(piece)
+        sent = stream.send_nowait(piece)
+        note_piece(stream, size, sent)
+        if sent < size:
+            return bytes(piece[sent:])
+        turns += 2 + size // PIECE_BYTES  # a read and a write, as `Watchdog.is_winded` counts
+    return b""
 
 
 class Upload:
@@ -75,13 +101,13 @@ class Upload:
             self._on_change()
             # Nobody is told any more; and what both know of each other is left to no collector.
             self._on_change = _nothing_has_changed
-            del self._encode_end
+            self._encode_end = _nothing_is_left
 
     async def _relay(self) -> None:
         body, deadlines, clock = self._body, self._watchdog.deadlines, self._watchdog.timers.now
         while not body.complete:
             began = clock()
-            piece = await body.receive(self._watchdog, self._wait)
+            piece = await body.receive(self._watchdog, self._wait, self._stream.piece_bytes)
             deadlines.extend_try(clock() - began)
             if not piece:
                 continue
