@@ -114,6 +114,14 @@ def _modules(*names: str, optional: tuple[str, ...] = ()) -> Callable[[], str | 
     return look
 
 
+def _speed() -> str | None:
+    """The compiled h11, and whether trio-proxy's own hot path is compiled, too."""
+    found = _modules("trio_proxy", "h11_mypyc")()
+    hot = importlib.util.find_spec("trio_proxy.front.connection")
+    is_compiled = hot is not None and not (hot.origin or "").endswith(".py")
+    return f"{found}, own modules compiled" if found and is_compiled else found
+
+
 ALL = (
     Proxy(
         name=PLAIN,
@@ -122,14 +130,15 @@ ALL = (
         server='[[upstreams]]\nhost = "<host>"\nport = <port>',
         version=_modules("trio_proxy", "h11"),
         log="out",
-        env={"TRIO_PROXY_H11": "h11"},
+        # What is installed may be compiled; this tree is not.
+        env={"TRIO_PROXY_H11": "h11", "PYTHONPATH": str(HERE.parent)},
     ),
     Proxy(
         name=SPEED,
         command="<python> -m trio_proxy run <config>",
         config=TRIO_PROXY,
         server='[[upstreams]]\nhost = "<host>"\nport = <port>',
-        version=_modules("trio_proxy", "h11_mypyc"),
+        version=_speed,
         log="out",
     ),
     Proxy(

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+from echo_app import big_body
 from processes import Curl
 from proxy_process import ProxyProcess
-
-from tests.echo_app import big_body
 
 STATUS = ("-o", "/dev/null", "-w", "%{http_code} %{http_version} %{num_connects}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from crowd import NO_WAIT, Crowd, each_works, told
@@ -19,16 +20,23 @@ async def one_works_and_two_wait(w: World) -> Crowd:
     return crowd
 
 
+class Broken(list[Any]):
+    """The members of a pool, of whom the first look gives an error, and puts things right."""
+
+    def __init__(self, picker: Any) -> None:
+        super().__init__(picker._primaries)
+        self.picker = picker
+
+    def __iter__(self) -> Iterator[Any]:
+        self.picker._primaries = list(super().__iter__())
+        raise ZeroDivisionError("a bug in a policy")
+
+
 def break_the_next_choice(w: World) -> None:
     """The next time that anybody asks for an upstream, the policy has a bug."""
     picker = w.proxy.cluster._picker
-    pick = picker.pick
-
-    def broken(*_: Any) -> Any:
-        picker.pick = pick
-        raise ZeroDivisionError("a bug in a policy")
-
-    picker.pick = broken
+    picker._primaries = Broken(picker)
+    picker.condition_changed()
 
 
 async def test_a_fault_as_the_background_serves_the_queue_costs_one_answer() -> None:

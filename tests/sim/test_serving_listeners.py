@@ -6,6 +6,7 @@ import errno
 
 import pytest
 import trio
+from attrs import evolve
 from world import GET, PROXY, world
 
 from trio_proxy.settings import Limits
@@ -116,15 +117,21 @@ async def explode(*args: object) -> None:
     raise RuntimeError("secret")
 
 
-async def test_an_error_in_a_connection_does_not_end_the_server(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Not even one at its very boundary."""
+class Exploding(dict[str, float]):
+    """Budgets that nobody can read."""
+
+    def __getitem__(self, wait: str) -> float:
+        raise RuntimeError("secret")
+
+
+async def test_an_error_in_a_connection_does_not_end_the_server() -> None:
+    """Not even one that is met before there is an exchange."""
     async with world(errors_in_log=True) as w:
         w.upstreams[0].serve()
-        with monkeypatch.context() as patch:
-            patch.setattr("trio_proxy.front.connection.Connection._serve", explode)
-            broken = await w.client()
-            assert await broken.receive_all() == b""
+        service = w.proxy.service
+        plan, service.plan = service.plan, evolve(service.plan, seconds=Exploding())
+        broken = await w.client()
+        assert await broken.receive_all() == b""
+        service.plan = plan
         assert (await (await w.client()).ask(GET)).status == 200
         assert any("error in a client connection" in line for line in w.messages())

@@ -431,10 +431,10 @@ def test_lines_go_into_a_pipe_in_atomic_writes(monkeypatch: pytest.MonkeyPatch) 
 def test_a_record_that_cannot_be_formatted_is_named_instead() -> None:
     out = io.StringIO()
     broken = exchange()
-    broken.upstream = 7  # type: ignore[assignment]
+    broken.tries = [7, 7]  # type: ignore[list-item]
     assert StreamSink(out).emit([broken, message("next")], LogFormat.TEXT) == 0
     first, second = out.getvalue().splitlines()
-    assert "could not be formatted: TypeError" in first
+    assert "could not be formatted: " in first
     assert second.endswith(" - next")
 
 

@@ -26,12 +26,12 @@ HEAD_REQUEST = head(method=b"HEAD")
 
 def length(size: int) -> ResponseHead:
     """A 200 with a body of known length."""
-    return ResponseHead(200, [], b"OK", Body(Framing.LENGTH, size), declared_length=size)
+    return ResponseHead(200, [], b"OK", body=Body(Framing.LENGTH, size), declared_length=size)
 
 
 def unknown(*fields: tuple[bytes, bytes], status: int = 200) -> ResponseHead:
     """A response with a body of unknown length."""
-    return ResponseHead(status, fields, b"OK", Body(Framing.CHUNKED))
+    return ResponseHead(status, fields, b"OK", body=Body(Framing.CHUNKED))
 
 
 def test_a_body_of_known_length_is_read_to_its_end_and_not_beyond(way: str) -> None:
@@ -149,9 +149,9 @@ def test_a_response_without_a_body_leaves_without_framing(status: int, request_h
 
 def test_a_length_declared_on_204_is_dropped_and_on_304_kept() -> None:
     """The one must not have it, the other may."""
-    no_content = ResponseHead(204, [], b"", NO_BODY, declared_length=5)
+    no_content = ResponseHead(204, [], b"", body=NO_BODY, declared_length=5)
     assert served().encode_head(no_content, keep_alive=True) == b"HTTP/1.1 204 \r\n\r\n"
-    not_modified = ResponseHead(304, [], b"", NO_BODY, declared_length=5)
+    not_modified = ResponseHead(304, [], b"", body=NO_BODY, declared_length=5)
     sent = served().encode_head(not_modified, keep_alive=True)
     assert sent == b"HTTP/1.1 304 \r\nContent-Length: 5\r\n\r\n"
 
@@ -160,7 +160,7 @@ def test_a_length_declared_on_204_is_dropped_and_on_304_kept() -> None:
 def test_an_answer_to_head_leaves_with_one_framing_field_and_no_body(declared: int | None) -> None:
     """The declared length, or the chunked that h11 adds where there is none."""
     wire = served(HEAD_REQUEST)
-    response = ResponseHead(200, [], b"OK", NO_BODY, declared_length=declared)
+    response = ResponseHead(200, [], b"OK", body=NO_BODY, declared_length=declared)
     sent = wire.encode_head(response, keep_alive=True) + wire.encode_end()
     field = b"Transfer-Encoding: chunked" if declared is None else b"Content-Length: 5"
     assert sent == b"HTTP/1.1 200 OK\r\n" + field + b"\r\n\r\n"

@@ -187,12 +187,12 @@ class Connection:
             await plan.handler.handle(exchange, request, origin, self._sink)
         except ProxyError as exc:
             return exc
-        except Exception as exc:
+        except Exception as fault:
             # A fault of ours costs this exchange, and nobody else anything.
             log.exception(
                 "internal error in phase %s trace_id=%s", exchange.phase, exchange.trace_id
             )
-            return ProxyError(Source.PROXY, exchange.phase, Reason.INTERNAL, detail=repr(exc))
+            return ProxyError(Source.PROXY, exchange.phase, Reason.INTERNAL, detail=repr(fault))
         return None
 
     def _is_trusted(self, plan: Plan) -> bool:

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 import trio
 
+from trio_proxy.front import connection
 from trio_proxy.server import garbage
 from trio_proxy.server.files import fit_to_open_files
 from trio_proxy.server.proxy import Proxy, open_proxy
@@ -22,6 +23,11 @@ from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.wire import machine
 
 log = logging.getLogger("trio_proxy.server")
+
+#: What the hot path runs on, for the log.
+DRIVEN_BY = machine.NAME
+if not connection.__file__.endswith(".py"):
+    DRIVEN_BY += ", own modules compiled"
 
 
 class Server(Reloadable, Protocol):
@@ -80,9 +86,7 @@ async def attend(
                 async with opening as server:
                     writer.count_in(server.stats)
                     with _pid_file(server.settings.pid_file):
-                        log.info(
-                            "started from %s (pid %d) on %s", source, os.getpid(), machine.NAME
-                        )
+                        log.info("started from %s (pid %d) on %s", source, os.getpid(), DRIVEN_BY)
                         started(server)
                         garbage.quieten()
                         await _obey(signals, server, Reloader(server, source, load, writer))

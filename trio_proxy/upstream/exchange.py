@@ -335,8 +335,8 @@ class UpstreamExchange:
                 wire.feed(data)
             try:
                 head = wire.next_response()
-            except ProtocolError as exc:
-                raise malformed(exc, self._exchange.phase) from exc
+            except ProtocolError as error:
+                raise malformed(error, self._exchange.phase) from error
             if head is None:
                 continue
             if head.status >= 200 or head.status == 101:

@@ -209,10 +209,10 @@ class Queue:
             waiter.granted = self._assign(waiter.holder, waiter.choice, now)
         except ProxyError as exc:
             waiter.error = exc
-        except Exception as exc:
+        except Exception as fault:
             # A fault of ours in here must not cost whoever happened to free the place.
             log.exception("internal error in choosing an upstream")
-            waiter.error = ProxyError(Source.PROXY, Phase.PICK, Reason.INTERNAL, detail=repr(exc))
+            waiter.error = ProxyError(Source.PROXY, Phase.PICK, Reason.INTERNAL, detail=repr(fault))
         if waiter.granted is None and waiter.error is None:
             return False
         if waiter.granted is not None:

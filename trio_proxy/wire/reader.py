@@ -6,7 +6,7 @@ See `trio_proxy.wire.h1` for who does what.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from trio_proxy.errors import ProtocolError, Reason
 from trio_proxy.messages import NO_BODY, Body, Fields, Framing
@@ -22,6 +22,11 @@ MAX_H11_BUFFER = 2 * 1024 * 1024
 
 #: The end of a message without trailers; events are immutable.
 PLAIN_END = h11.EndOfMessage()
+
+
+def _data_of(event: Any) -> bytes:
+    """The bytes of a `h11.Data`, which says ``bytes`` and has a bytearray."""
+    return bytes(event.data)
 
 
 class Wire:
@@ -112,14 +117,14 @@ class Wire:
         while True:
             event = self._next_event()
             if isinstance(event, h11.Data):
-                pieces.append(event.data)
+                pieces.append(_data_of(event))
             elif isinstance(event, h11.EndOfMessage):
                 self.trailers = cast("Fields", event.headers.raw_items())
                 self.body_complete = True
                 break
             else:
                 break
-        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def count_bypassed(self, size: int) -> None:
         """Note that ``size`` bytes of a body of known length went from socket to socket."""
@@ -146,8 +151,8 @@ class Wire:
 
     def encode_data(self, data: Chunk) -> Sequence[Chunk]:
         """What to send for a piece of body: the same object, in chunk framing if needed."""
-        pieces = self._h11.send_with_data_passthrough(h11.Data(data=cast("bytes", data)))
-        return cast("Sequence[Chunk]", pieces)
+        event: Any = h11.Data(data=data)  # type: ignore[arg-type] # it takes any sized object
+        return cast("Sequence[Chunk]", self._h11.send_with_data_passthrough(event))
 
     def encode_end(self, trailers: Fields = ()) -> bytes:
         """What to send at the end of a message; trailers leave only with chunked framing."""
