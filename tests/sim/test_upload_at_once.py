@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from scenario import OK, ending, only, post, send_quietly
+from scenario import OK, connections, ending, only, post, send_quietly
 from world import GET, PROXY, world
 
 from trio_proxy.errors import Reason, Source
@@ -134,3 +134,28 @@ async def test_an_answer_that_comes_before_the_body_is_read() -> None:
         await upstream.respond(b"no", status=413)
         assert (await client.read_response()).status == 413
         client.close()
+
+
+@pytest.mark.parametrize(("size", "buffer"), [(40_000, 10_000), (MIB, 100_000), (600_000, 300_000)])
+async def test_a_connection_with_half_a_body_on_it_is_never_used_again(
+    size: int, buffer: int
+) -> None:
+    """Whoever came next would have the request taken for the rest of that body."""
+    net = wide_net()
+    net.link(UPSTREAM, buffer=buffer)
+    async with world(network=net, timeouts=only()) as w:
+        client = await w.client()
+        await client.send(post(size) + body_of(size))
+        upstream = await w.upstreams[0].accept()
+        await upstream.read_head()
+        await upstream.respond(b"no", status=413)
+        assert (await client.read_response()).status == 413
+        assert connections(w) == (0, 0)
+        other = await w.client("198.51.100.8")
+        await other.send(GET)
+        fresh = await w.upstreams[0].accept()
+        assert (await fresh.read_head()).start.startswith(b"GET")
+        await fresh.send(OK)
+        assert (await other.read_response()).body == b"ok"
+        rest = await upstream.receive_all()
+        assert rest == body_of(size)[: len(rest)]

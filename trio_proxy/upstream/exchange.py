@@ -63,7 +63,7 @@ class UpstreamExchange:
         "_reader",
         "_record",
         "_replay",
-        "_request_ended",
+        "_request_sent",
         "_tried_at",
         "_upload",
         "head_at",
@@ -89,7 +89,8 @@ class UpstreamExchange:
         self._upload: Upload | None = None
         self._reader: UpstreamReader | None = None
         self._nothing_taken = False
-        self._request_ended = False
+        #: All of it was taken at once, so that there is no `Upload`.
+        self._request_sent = False
         self._tried_at = 0.0
         #: When the response head was there.
         self.head_at = 0.0
@@ -164,7 +165,7 @@ class UpstreamExchange:
         """
         if self._upload is not None:
             await self._upload.done.wait()
-        elif self._head is not None and self._request_ended:
+        elif self._head is not None and self._request_sent:
             self._lease.reusable = self._head.keep_alive and discard_body(self._wire)
 
     def _start_try(self, now: float) -> None:
@@ -240,16 +241,17 @@ class UpstreamExchange:
         data = wire.encode_head(call.request, fields, call.limits)
         if not body.complete and (piece := body.take_nowait()):
             data = b"".join((data, *wire.encode_data(piece)))
-        if body.complete:
+        ended = body.complete
+        if ended:
             data += self._encode_request_end()
-            self._request_ended = True
+        self._request_sent = False
         try:
             sent = stream.send_nowait(data)
         except OSError:
             self._nothing_taken = True
             return stream  # an answer may have come before the reset: reading will tell
         unsent = data[sent:]
-        if not (unsent or self._request_ended) and self._can_upload_at_once():
+        if not (unsent or ended) and self._can_upload_at_once():
             try:
                 unsent = upload_nowait(body, wire, stream)
             except OSError:
@@ -260,9 +262,11 @@ class UpstreamExchange:
                 return stream
             if body.complete:
                 self._encode_request_end()
-                self._request_ended = True
-        if unsent or not self._request_ended:
-            self._start_upload(stream, unsent)
+                ended = True
+        if unsent or not ended:
+            self._start_upload(stream, unsent, ended)
+        else:
+            self._request_sent = True
         return stream
 
     def _can_upload_at_once(self) -> bool:
@@ -270,7 +274,7 @@ class UpstreamExchange:
         is_known = self._call.request.body.framing is Framing.LENGTH
         return is_known and not self._waits_for_continue()
 
-    def _start_upload(self, stream: Stream, unsent: bytes) -> None:
+    def _start_upload(self, stream: Stream, unsent: bytes, ended: bool) -> None:
         self._upload = Upload(
             self._exchange,
             self._body,
@@ -286,7 +290,7 @@ class UpstreamExchange:
         self._reader.is_uploading = self._is_uploading()
         sink = self._call.sink
         sink.hold_until(self._upload.done)
-        sink.nursery.start_soon(self._upload.run, unsent, self._request_ended)
+        sink.nursery.start_soon(self._upload.run, unsent, ended)
 
     def _waits_for_continue(self) -> bool:
         has_begun = self._replay is not None and self._replay.has_begun
@@ -377,6 +381,6 @@ class UpstreamExchange:
         if not take_whole_body(wire, sink):
             reader = self._reader or UpstreamReader(self._call.watchdog)
             await relay_body(wire, self._stream, sink, reader)
-        uploaded = self._request_ended or (self._upload is not None and self._upload.complete)
+        uploaded = self._request_sent if self._upload is None else self._upload.complete
         self._lease.reusable = head.keep_alive and uploaded and not wire.leftover
         return trailer_fields(wire.trailers, head.options) if wire.trailers else ()
