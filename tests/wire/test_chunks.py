@@ -157,10 +157,10 @@ def test_malformed_trailers_are_refused(trailers: bytes, way: str) -> None:
     refusal(b"1\r\na\r\n0\r\n" + trailers, way)
 
 
-@pytest.mark.parametrize("name", [b"Transfer-Encoding", b"transfer-encoding", b"Content-Length"])
-def test_framing_behind_the_body_is_refused(name: bytes, way: str) -> None:
+@pytest.mark.parametrize("name", [b"Transfer-Encoding", b"transfer-encoding"])
+def test_a_coding_behind_the_body_is_refused(name: bytes, way: str) -> None:
     """It says nothing of this body, and another reader may take it for the next one's."""
-    refusal(b"1\r\na\r\n0\r\n" + name + b": 1\r\n\r\n", way)
+    refusal(b"1\r\na\r\n0\r\n" + name + b": chunked\r\n\r\n", way)
 
 
 def test_a_bare_lf_does_not_end_a_body_in_front_of_a_hidden_request() -> None:

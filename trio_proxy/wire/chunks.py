@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 
 from trio_proxy.errors import ProtocolError, Reason
-from trio_proxy.names import CONTENT_LENGTH, TRANSFER_ENCODING, kinds_of
+from trio_proxy.names import TRANSFER_ENCODING, kinds_of
 from trio_proxy.wire.grammar import CHUNK_LINE, TRAILER_LINE
 
 #: Longest chunk line, extensions included. Node and Go allow 16 KiB of extensions in a body;
@@ -21,8 +21,6 @@ MAX_CHUNK_LINE = 256
 #: Chunks judged in one go. h11 takes about 8 µs for each, and one read can hold 10,000 tiny ones:
 #: the caller lets other connections have a turn between two goes.
 MAX_CHUNKS_AT_ONCE = 64
-
-_FRAMING = CONTENT_LENGTH | TRANSFER_ENCODING
 
 
 class _State(enum.Enum):
@@ -112,9 +110,9 @@ class ChunkGuard:
             self.done = True
         elif TRAILER_LINE.fullmatch(line) is None:
             raise ProtocolError(Reason.MALFORMED_REQUEST, f"malformed trailer {line[:40]!r}")
-        elif kinds_of(line.partition(b":")[0]) & _FRAMING:
+        elif kinds_of(line.partition(b":")[0]) & TRANSFER_ENCODING:
             # It would have to be ignored (RFC 9112 §7.1.2); a reader that does not is a way in.
-            raise ProtocolError(Reason.AMBIGUOUS_FRAMING, f"framing in a trailer {line[:40]!r}")
+            raise ProtocolError(Reason.AMBIGUOUS_FRAMING, "Transfer-Encoding in a trailer")
         else:
             self._trailer_bytes_left -= len(line)
             self._fields_left -= 1
