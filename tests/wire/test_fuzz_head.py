@@ -96,6 +96,8 @@ def test_a_chunked_body_that_is_accepted_is_what_llhttp_reads(data: bytes, cuts:
     consumed = _consumed(CHUNKED + data)
     if not message.complete or _BLANK_IN_EXTENSION.search(data):
         return
+    if any(name.lower() == b"content-length" for name, _ in message.trailers):
+        return  # we drop it, llhttp refuses it
     (parsed,) = parse_requests(consumed)
     assert parsed.complete
     assert parsed.body == message.body
