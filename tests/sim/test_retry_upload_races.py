@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from conversation import Speaker
+from conversation import ScriptedUpstream, Speaker
 from failing import answer, outcomes, play, steady
 from scenario import only, send_quietly
 from world import PROXY, world
@@ -109,4 +109,28 @@ async def abort_after(peer: Speaker, steps: int) -> None:
     await peer.read_head()
     for _ in range(steps):
         await trio.lowlevel.checkpoint()
+    peer.abort()
+
+
+@pytest.mark.parametrize("_", range(5))
+async def test_a_body_that_comes_in_the_step_in_which_its_try_fails(_: int) -> None:
+    """Not a byte more is taken for a try that is over: it could not be kept any more.
+
+    Which of the two is taken up first is left to chance.
+    """
+    async with world(upstreams=2, retry=Retry(attempts=2, replay_bytes=1)) as w:
+        for upstream in w.upstreams:
+            w.helpers.start_soon(reset_soon, upstream)
+        client = await w.client()
+        await client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+        await trio.sleep(0.05)
+        await client.send(b"hello")
+        assert (await client.read_response()).status == 502
+    assert w.exchanges[0].not_retried in ("attempts", "replay_bytes")
+
+
+async def reset_soon(upstream: ScriptedUpstream) -> None:
+    peer = await upstream.accept()
+    await peer.read_head()
+    await trio.sleep(0.05)
     peer.abort()

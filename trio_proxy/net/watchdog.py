@@ -111,16 +111,18 @@ class Watchdog(Timed):
         """
         self.arm(wait)
         await stream.wait_readable()
-        if self.timers.now() >= self.due:
+        if self.is_over or self.timers.now() >= self.due:
             await self.too_late()
 
     async def too_late(self) -> None:
         """The deadline has passed, though `Timers` may not have seen it yet: do not go on.
 
-        Raises what the wait would have raised, had `Timers` been in time.
+        Raises what the wait would have raised, had `Timers` been in time. Whoever was cancelled in
+        the very step in which the wait ended does not go on either: it was counted on.
         """
         self.due = math.inf
-        self.expire()
+        if not self.is_over:
+            self.expire()
         await trio.lowlevel.checkpoint()
         raise trio.ClosedResourceError("the try is over")
 
@@ -262,9 +264,14 @@ async def send_rest(
         while sent < len(view):
             watchdog.arm(wait)
             await stream.wait_writable()
-            if watchdog.is_too_late:
+            if watchdog.is_over or watchdog.is_too_late:
                 await watchdog.too_late()
             sent += stream.send_nowait(view[sent:])
+
+
+def turns_for(size: int) -> int:
+    """As how many turns a piece of that size counts: in each direction one for `PIECE_BYTES`."""
+    return max(1, size // PIECE_BYTES)
 
 
 async def send_borrowed(stream: Stream, view: memoryview, watchdog: Watchdog, wait: str) -> None:
@@ -276,7 +283,7 @@ async def send_borrowed(stream: Stream, view: memoryview, watchdog: Watchdog, wa
     sent = stream.send_nowait(view)
     note_piece(stream, size, sent)
     if sent == size:
-        if watchdog.is_winded(1 + size // PIECE_BYTES):
+        if watchdog.is_winded(turns_for(size)):
             await watchdog.breathe(wait)
     else:
         await send_rest(stream, bytes(view[sent:]), 0, watchdog, wait)

@@ -9,8 +9,14 @@ import trio
 from trio_proxy.contract import RequestBody
 from trio_proxy.errors import ProxyError, Source
 from trio_proxy.lifecycle import Exchange
-from trio_proxy.net.streams import PIECE_BYTES, Stream, note_piece
-from trio_proxy.net.watchdog import TURNS_WITHOUT_CHECKPOINT, Watchdog, send_all, send_borrowed
+from trio_proxy.net.streams import Stream, note_piece
+from trio_proxy.net.watchdog import (
+    TURNS_WITHOUT_CHECKPOINT,
+    Watchdog,
+    send_all,
+    send_borrowed,
+    turns_for,
+)
 from trio_proxy.wire.h1 import ClientWire
 
 
@@ -39,7 +45,7 @@ def upload_nowait(body: RequestBody, wire: ClientWire, stream: Stream) -> bytes:
         note_piece(stream, size, sent)
         if sent < size:
             return bytes(piece[sent:])
-        turns += 2 + size // PIECE_BYTES  # a read and a write, as `Watchdog.is_winded` counts
+        turns += 2 * turns_for(size)  # a read and a write
     return b""
 
 
