@@ -84,7 +84,7 @@ class Timers:
         clock = trio.lowlevel.current_clock()
         self._current_time = clock.current_time
         offset = getattr(clock, "offset", None)
-        if isinstance(offset, float):
+        if isinstance(offset, float) and type(clock).__module__.startswith("trio."):
             self._offset = offset
             self._is_own_clock = True
 
