@@ -6,6 +6,7 @@ import gc
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,16 @@ def _left(before: set[tuple[int, str]]) -> set[tuple[int, str]]:
     """What has been opened since; a thread that was given up may close its files a little later."""
     gc.collect()
     return set(open_descriptors().items()) - before
+
+
+@pytest.fixture
+def unix_path() -> Iterator[Path]:
+    """Where a unix socket may be made.
+
+    Its path takes at most 107 bytes, and `tmp_path` may be longer already where TMPDIR is.
+    """
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="proxy-") as directory:
+        yield Path(directory) / "x.sock"
 
 
 @pytest.fixture(scope="session")

@@ -68,15 +68,15 @@ def test_run_from_the_environment_alone(tmp_path: Path, echo_port: int) -> None:
         proxy.err.wait_for("started from the environment")
 
 
-def test_flags_win_over_the_file(tmp_path: Path, echo_port: int) -> None:
+def test_flags_win_over_the_file(tmp_path: Path, unix_path: Path, echo_port: int) -> None:
     """`--listen` replaces the listeners, `--log-level` the level, also after a reload."""
-    path, unix = tmp_path / "proxy.toml", tmp_path / "metrics.sock"
+    path = tmp_path / "proxy.toml"
     text = config_text([echo_port], listen=["127.0.0.1:1"], metrics=False)
-    path.write_text(f'metrics_listen = "unix:{unix}"\n{text}')
+    path.write_text(f'metrics_listen = "unix:{unix_path}"\n{text}')
     flags = ("--listen", "127.0.0.1:0", "--log-level", "warning")
 
     def reloaded() -> bool:
-        values = parse_metrics(get(str(unix), "/metrics").body.decode())
+        values = parse_metrics(get(str(unix_path), "/metrics").body.decode())
         return values['proxy_config_reloads_total{result="success"}'] == 1
 
     with ProxyProcess("run", path, *flags, cwd=tmp_path) as proxy:

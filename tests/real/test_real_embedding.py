@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -170,9 +171,9 @@ def taken_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-async def test_reload_by_hand(echo_port: int, taken_port: int, tmp_path: object) -> None:
+async def test_reload_by_hand(echo_port: int, taken_port: int, unix_path: Path) -> None:
     """`Proxy.reload` takes new settings, and refuses an address that is taken without a change."""
-    path = UnixAddress(f"{tmp_path}/more.sock")
+    path = UnixAddress(str(unix_path))
     async with tidy_proxy(settings_for(echo_port)) as proxy:
         before = proxy.address
         await proxy.reload(settings_for(echo_port, listen=(ANY, path)))

@@ -21,25 +21,23 @@ from rawhttp import RawClient, connect, get, many_clients
 from upstreams import ScriptedUpstream, UpstreamConnection
 
 
-def test_unix_socket_listener(tmp_path: Path, echo_port: int, curl: Curl) -> None:
+def test_unix_socket_listener(tmp_path: Path, unix_path: Path, echo_port: int, curl: Curl) -> None:
     """curl over a unix socket; its file goes when the proxy does."""
-    path = tmp_path / "proxy.sock"
-    with running_proxy(tmp_path, [echo_port], listen=[f"unix:{path}"]) as proxy:
-        proxy.err.wait_for(f"listening on unix:{path}")
-        done = curl("--unix-socket", path, "http://any.example/over-unix")
+    with running_proxy(tmp_path, [echo_port], listen=[f"unix:{unix_path}"]) as proxy:
+        proxy.err.wait_for(f"listening on unix:{unix_path}")
+        done = curl("--unix-socket", unix_path, "http://any.example/over-unix")
         facts = json.loads(done.stdout)
     assert facts["path"] == "/over-unix"
     assert dict(facts["headers"])["host"] == "any.example"
-    assert not path.exists()
+    assert not unix_path.exists()
 
 
-def test_stale_unix_socket_is_replaced(tmp_path: Path, echo_port: int) -> None:
+def test_stale_unix_socket_is_replaced(tmp_path: Path, unix_path: Path, echo_port: int) -> None:
     """The socket file of a killed predecessor is no obstacle; a living one is."""
-    path = tmp_path / "proxy.sock"
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))
-    with running_proxy(tmp_path, [echo_port], listen=[f"unix:{path}"]):
-        assert get(str(path), "/status/200").status == 200
+        dead.bind(str(unix_path))
+    with running_proxy(tmp_path, [echo_port], listen=[f"unix:{unix_path}"]):
+        assert get(str(unix_path), "/status/200").status == 200
 
 
 def test_ipv6_listener(tmp_path: Path, echo_port: int, curl: Curl) -> None:

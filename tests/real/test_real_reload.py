@@ -130,23 +130,22 @@ def test_log_level_and_format_change(tmp_path: Path, echo_port: int) -> None:
         assert not proxy.err.matching("/unlogged")
 
 
-def test_listeners_come_and_go(tmp_path: Path, echo_port: int) -> None:
+def test_listeners_come_and_go(tmp_path: Path, unix_path: Path, echo_port: int) -> None:
     """A new listener serves, a removed one refuses, the one that stays keeps its port."""
-    unix = tmp_path / "extra.sock"
     with running_proxy(tmp_path, [echo_port]) as proxy, RawClient(proxy.where) as client:
         assert client.get("/one").status == 200
-        rewrite(tmp_path, [echo_port], listen=["127.0.0.1:0", "127.0.0.2:0", f"unix:{unix}"])
+        rewrite(tmp_path, [echo_port], listen=["127.0.0.1:0", "127.0.0.2:0", f"unix:{unix_path}"])
         proxy.reload()
         port = int(proxy.err.wait_for(r"listening on http://127.0.0.2:(\d+)")[1])
         assert get(("127.0.0.2", port), "/two").status == 200
-        assert get(str(unix), "/three").status == 200
+        assert get(str(unix_path), "/three").status == 200
         assert get(proxy.where, "/still").status == 200
         rewrite(tmp_path, [echo_port])
         proxy.reload()
         proxy.err.wait_for(f"no longer listening on http://127.0.0.2:{port}")
         with pytest.raises(ConnectionRefusedError):
             connect(("127.0.0.2", port))
-        assert not unix.exists()
+        assert not unix_path.exists()
         assert get(proxy.where, "/still").status == 200
         assert client.get("/same-connection").status == 200
         assert len(proxy.err.matching(r"listening on http://127.0.0.1:")) == 1

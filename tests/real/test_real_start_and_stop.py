@@ -87,16 +87,19 @@ def hold(connection: UpstreamConnection) -> None:
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.03])
-def test_a_unix_client_that_leaves_is_noticed(tmp_path: Path, pause: float) -> None:
+def test_a_unix_client_that_leaves_is_noticed(
+    tmp_path: Path, unix_path: Path, pause: float
+) -> None:
     """Long before any deadline, also one that was gone before it had been accepted."""
-    path = f"{tmp_path}/proxy.sock"
     minute = {"read_ms": 60_000, "total_ms": 60_000}
     with (
         ScriptedUpstream(hold) as upstream,
-        running_proxy(tmp_path, [upstream.port], listen=[f"unix:{path}"], timeouts=minute) as proxy,
+        running_proxy(
+            tmp_path, [upstream.port], listen=[f"unix:{unix_path}"], timeouts=minute
+        ) as proxy,
     ):
         for number in range(10):
-            with connect(path) as sock:
+            with connect(str(unix_path)) as sock:
                 sock.sendall(request(["GET", "POST"][number % 2], "/", body=b"abc"[: number % 2]))
                 time.sleep(pause)
         ended = r'" 499 .* error=client_gone '
@@ -105,7 +108,7 @@ def test_a_unix_client_that_leaves_is_noticed(tmp_path: Path, pause: float) -> N
         proxy.wait_until_quiet()
 
 
-def test_a_unix_client_that_half_closes_gets_its_answer(tmp_path: Path) -> None:
+def test_a_unix_client_that_half_closes_gets_its_answer(tmp_path: Path, unix_path: Path) -> None:
     """Only a full close is a departure."""
 
     def handler(connection: UpstreamConnection) -> None:
@@ -113,24 +116,24 @@ def test_a_unix_client_that_half_closes_gets_its_answer(tmp_path: Path) -> None:
         time.sleep(0.05)
         connection.answer(b"late")
 
-    path = f"{tmp_path}/proxy.sock"
     with (
         ScriptedUpstream(handler) as upstream,
-        running_proxy(tmp_path, [upstream.port], listen=[f"unix:{path}"]),
-        RawClient(path) as client,
+        running_proxy(tmp_path, [upstream.port], listen=[f"unix:{unix_path}"]),
+        RawClient(str(unix_path)) as client,
     ):
         client.send(request("GET", "/"))
         client.half_close()
         assert client.read_response().body == b"late"
 
 
-def test_everybody_may_connect_to_a_unix_listener(tmp_path: Path, echo_port: int) -> None:
+def test_everybody_may_connect_to_a_unix_listener(
+    tmp_path: Path, unix_path: Path, echo_port: int
+) -> None:
     """Its mode is 0666 whatever the umask of the process."""
-    path = tmp_path / "proxy.sock"
     prefix = ("sh", "-c", 'umask 077; exec "$@"', "sh")
-    with running_proxy(tmp_path, [echo_port], listen=[f"unix:{path}"], prefix=prefix):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o666
-        assert get(str(path), "/status/200").status == 200
+    with running_proxy(tmp_path, [echo_port], listen=[f"unix:{unix_path}"], prefix=prefix):
+        assert stat.S_IMODE(unix_path.stat().st_mode) == 0o666
+        assert get(str(unix_path), "/status/200").status == 200
 
 
 # Out of descriptors

@@ -29,30 +29,30 @@ def _reader_gone(write_end: int, read_end: int) -> None:
 
 @pytest.mark.parametrize("what", [_never_read, _reader_gone])
 def test_stuck_or_closed_stderr_stops_nothing(
-    tmp_path: Path, echo_port: int, what: Callable[[int, int], None]
+    tmp_path: Path, unix_path: Path, echo_port: int, what: Callable[[int, int], None]
 ) -> None:
     """With a log that nobody takes the proxy goes on serving, and it can be stopped."""
-    path, unix = tmp_path / "proxy.toml", tmp_path / "proxy.sock"
-    path.write_text(config_text([echo_port], listen=[f"unix:{unix}"]))
+    path = tmp_path / "proxy.toml"
+    path.write_text(config_text([echo_port], listen=[f"unix:{unix_path}"]))
     read_end, write_end = os.pipe()
     argv = [*PROXY, "run", path]
     process = subprocess.Popen(argv, cwd=tmp_path, env=environment(), stderr=write_end)
     os.close(write_end)
     what(write_end, read_end)
     try:
-        _serve_and_stop(process, unix, requests=1500)
+        _serve_and_stop(process, unix_path, requests=1500)
     finally:
         if what is _never_read:
             os.close(read_end)
 
 
-def test_no_stderr_at_all(tmp_path: Path, echo_port: int) -> None:
+def test_no_stderr_at_all(tmp_path: Path, unix_path: Path, echo_port: int) -> None:
     """Started with descriptor 2 closed (`2>&-`), it serves all the same."""
-    path, unix = tmp_path / "proxy.toml", tmp_path / "proxy.sock"
-    path.write_text(config_text([echo_port], listen=[f"unix:{unix}"]))
+    path = tmp_path / "proxy.toml"
+    path.write_text(config_text([echo_port], listen=[f"unix:{unix_path}"]))
     argv = ["sh", "-c", 'exec "$@" 2>&-', "sh", *PROXY, "run", path]
     process = subprocess.Popen(argv, cwd=tmp_path, env=environment())
-    _serve_and_stop(process, unix, requests=20)
+    _serve_and_stop(process, unix_path, requests=20)
 
 
 def _listens(unix: Path) -> bool:

@@ -159,10 +159,12 @@ def test_malformed_response_is_502(tmp_path: Path) -> None:
             assert get(proxy.where, "/").status == 502
 
 
-def test_unix_socket_upstream(tmp_path: Path) -> None:
+def test_unix_socket_upstream(tmp_path: Path, unix_path: Path) -> None:
     """uvicorn on a unix socket answers through the proxy."""
-    path = tmp_path / "app.sock"
-    with running_uvicorn("--uds", str(path)), running_proxy(tmp_path, [f"unix:{path}"]) as proxy:
+    with (
+        running_uvicorn("--uds", str(unix_path)),
+        running_proxy(tmp_path, [f"unix:{unix_path}"]) as proxy,
+    ):
         facts = json.loads(get(proxy.where, "/over-unix").body)
     assert facts["path"] == "/over-unix"
 

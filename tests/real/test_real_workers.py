@@ -55,24 +55,23 @@ def test_counters_add_up(tmp_path: Path, echo_port: int) -> None:
     assert values["proxy_worker_restarts_total"] == 0
 
 
-def test_a_unix_socket_is_served_by_all(tmp_path: Path) -> None:
+def test_a_unix_socket_is_served_by_all(tmp_path: Path, unix_path: Path) -> None:
     """Each takes what comes; the socket's file goes with the supervisor."""
-    path = tmp_path / "proxy.sock"
     limits = {"max_client_conns": 2}
     with (
         ScriptedUpstream() as upstream,
         running_proxy(
-            tmp_path, [upstream.port], listen=[f"unix:{path}"], workers=2, limits=limits
+            tmp_path, [upstream.port], listen=[f"unix:{unix_path}"], workers=2, limits=limits
         ) as proxy,
     ):
-        proxy.err.wait_for(f"listening on unix:{path}")
+        proxy.err.wait_for(f"listening on unix:{unix_path}")
         # One client each: a worker that has one takes no other.
-        with many_clients(str(path), 2) as clients:
+        with many_clients(str(unix_path), 2) as clients:
             for client in clients:
                 assert client.get("/").status == 200
         proxy.wait_until_quiet()
-        assert get(str(path), "/").status == 200
-    assert not path.exists()
+        assert get(str(unix_path), "/").status == 200
+    assert not unix_path.exists()
 
 
 def test_a_name_and_several_ports_of_the_systems_choice(
@@ -247,16 +246,16 @@ def test_messages_say_of_which_worker_they_are(tmp_path: Path) -> None:
             proxy.err.wait_for(r"trio_proxy\.access - INFO - 127\.0\.0\.1 \"GET ")
 
 
-def test_no_stderr_at_all(tmp_path: Path, echo_port: int) -> None:
+def test_no_stderr_at_all(tmp_path: Path, unix_path: Path, echo_port: int) -> None:
     """Started with descriptor 2 closed, workers serve all the same."""
-    unix, before = tmp_path / "proxy.sock", children()
+    before = children()
     (tmp_path / "proxy.toml").write_text(
-        config_text([echo_port], listen=[f"unix:{unix}"], metrics=False, workers=2)
+        config_text([echo_port], listen=[f"unix:{unix_path}"], metrics=False, workers=2)
     )
     argv = ["sh", "-c", 'exec "$@" 2>&-', "sh", *PROXY, "run", "proxy.toml"]
     with subprocess.Popen(argv, cwd=tmp_path) as process:
-        wait_until(unix.exists, "it listens")
-        with RawClient(str(unix)) as client:
+        wait_until(unix_path.exists, "it listens")
+        with RawClient(str(unix_path)) as client:
             assert client.get("/status/200").status == 200
         process.terminate()
         assert process.wait() == 0

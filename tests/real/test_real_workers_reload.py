@@ -85,22 +85,21 @@ def test_reloads_under_traffic(tmp_path: Path, echo_port: int) -> None:
         assert values["proxy_worker_restarts_total"] == 0
 
 
-def test_listeners_come_and_go(tmp_path: Path, echo_port: int) -> None:
+def test_listeners_come_and_go(tmp_path: Path, unix_path: Path, echo_port: int) -> None:
     """For all workers at once; the one that stays keeps its port, and it is all logged once."""
-    unix = tmp_path / "extra.sock"
     with running_proxy(tmp_path, [echo_port], workers=2) as proxy:
-        rewrite(tmp_path, [echo_port], listen=["127.0.0.1:0", "127.0.0.2:0", f"unix:{unix}"])
+        rewrite(tmp_path, [echo_port], listen=["127.0.0.1:0", "127.0.0.2:0", f"unix:{unix_path}"])
         proxy.reload()
         port = int(proxy.err.wait_for(r"listening on http://127.0.0.2:(\d+)")[1])
         for _ in range(20):
             assert get(("127.0.0.2", port), "/two").status == 200
-            assert get(str(unix), "/three").status == 200
+            assert get(str(unix_path), "/three").status == 200
         rewrite(tmp_path, [echo_port])
         proxy.reload()
         proxy.err.wait_for(f"no longer listening on http://127.0.0.2:{port}")
         with pytest.raises(ConnectionRefusedError):
             connect(("127.0.0.2", port))
-        assert not unix.exists()
+        assert not unix_path.exists()
         assert get(proxy.where, "/still").status == 200
         assert len(proxy.err.matching(r"listening on http://127.0.0.1:")) == 1
         assert len(proxy.err.matching(r" - listening on unix:")) == 1
