@@ -32,7 +32,7 @@ from trio_proxy.names import (
     key_of,
     kinds_of,
 )
-from trio_proxy.sorted_fields import SortedFields
+from trio_proxy.sorted_fields import RelayedFields, SortedFields
 
 _NOT_IN_TRAILERS = HOP_BY_HOP | TRACE_ID | REWRITTEN | FORWARDING
 
@@ -61,46 +61,47 @@ def upstream_fields(
     *,
     upstream_host: bytes,
     remaining_seconds: float,
-) -> list[Field]:
+) -> Fields:
     """The fields of the request that goes to the upstream, without the framing field."""
     host = request.host if rules.preserve_host and request.host else upstream_host
-    fields: list[Field] = [(b"Host", host)]
-    fields += _crossing(request, origin, rules, remaining_seconds)
-    fields += (
+    own: list[Field] = [
+        (b"Host", host),
         (b"X-Forwarded-For", origin.forwarded_for),
         (b"X-Forwarded-Proto", origin.proto),
-    )
+    ]
     if origin.host:
-        fields.append((b"X-Forwarded-Host", origin.host))
-    fields += (
+        own.append((b"X-Forwarded-Host", origin.host))
+    own += (
         (b"X-Real-IP", origin.client_ip.encode()),
         (b"X-Trace-ID", origin.trace_id.encode()),
         _via(request.version),
     )
     if rules.forwarded:
-        fields.append((b"Forwarded", forwarded_element(origin)))
+        own.append((b"Forwarded", forwarded_element(origin)))
     if rules.deadline_header and not math.isinf(remaining_seconds):
         milliseconds = max(0, int(remaining_seconds * 1000))
-        fields.append((rules.deadline_header, b"%d" % milliseconds))
+        own.append((rules.deadline_header, b"%d" % milliseconds))
     if request.expects_continue:
-        fields.append((b"Expect", b"100-continue"))
+        own.append((b"Expect", b"100-continue"))
     if request.upgrade:
-        fields += ((b"Connection", b"upgrade"), (b"Upgrade", request.upgrade))
-    return fields
+        own += ((b"Connection", b"upgrade"), (b"Upgrade", request.upgrade))
+    read = request.fields
+    unusual = GRPC_TIMEOUT | FORWARDING if origin.trusted else GRPC_TIMEOUT
+    if isinstance(read, SortedFields) and not (
+        read.kinds & unusual or rules.deadline_key or _declared_hop_by_hop(request.options)
+    ):
+        return RelayedFields(read, own, 1)
+    crossing = _crossing(request, origin, rules, remaining_seconds)
+    return [own[0], *crossing, *own[1:]]
 
 
 def _crossing(
     request: Request, origin: Origin, rules: HeaderRules, remaining_seconds: float
 ) -> list[Field]:
     """The client's own fields that go on to the upstream."""
-    fields, dropped = request.fields, _declared_hop_by_hop(request.options)
-    unusual = GRPC_TIMEOUT | FORWARDING if origin.trusted else GRPC_TIMEOUT
-    if type(fields) is SortedFields and not (
-        fields.kinds & unusual or dropped or rules.deadline_key
-    ):
-        return fields.plain
+    dropped = _declared_hop_by_hop(request.options)
     crossing = []
-    for field in fields:
+    for field in request.fields:
         kinds, name = kinds_of(field[0]), key_of(field[0])
         if kinds & (HOP_BY_HOP | TRACE_ID | REWRITTEN) or name in dropped:
             continue
@@ -132,19 +133,18 @@ def _via(version: bytes) -> Field:
     return (b"Via", version + b" " + PROXY_NAME)
 
 
-def client_fields(head: ResponseHead, trace_id: str) -> list[Field]:
+def client_fields(head: ResponseHead, trace_id: str) -> Fields:
     """The fields of a response that goes to the client, without the framing field."""
-    sorted_fields, dropped = head.fields, _declared_hop_by_hop(head.options)
-    if type(sorted_fields) is SortedFields and not dropped:
-        fields = sorted_fields.plain.copy()
-        has_date = bool(sorted_fields.kinds & DATE)
-    else:
-        fields = _without(head, HOP_BY_HOP | TRACE_ID)
-        has_date = first_value(fields, b"date") is not None
-    if head.status >= 200 and not has_date:
-        fields.append((b"Date", http_date()))  # RFC 9110 §6.6.1
-    fields += (_via(head.version), (b"X-Trace-ID", trace_id.encode()))
-    return fields
+    own = [_via(head.version), (b"X-Trace-ID", trace_id.encode())]
+    read = head.fields
+    if isinstance(read, SortedFields) and not _declared_hop_by_hop(head.options):
+        if head.status >= 200 and not read.kinds & DATE:
+            own.insert(0, (b"Date", http_date()))  # RFC 9110 §6.6.1
+        return RelayedFields(read, own, 0)
+    fields = _without(head, HOP_BY_HOP | TRACE_ID)
+    if head.status >= 200 and first_value(fields, b"date") is None:
+        fields.append((b"Date", http_date()))
+    return fields + own
 
 
 def _without(head: ResponseHead, ending: int) -> list[Field]:
@@ -167,13 +167,12 @@ def _http_date_of(second: int) -> bytes:
     return formatdate(second, usegmt=True).encode()
 
 
-def interim_fields(head: ResponseHead, trace_id: str) -> list[Field]:
+def interim_fields(head: ResponseHead, trace_id: str) -> Fields:
     """The fields of a 1xx response; a 101 keeps the two that make it one."""
     if head.status != 101:
         return _without(head, HOP_BY_HOP)
-    fields = client_fields(head, trace_id)
-    fields += ((b"Connection", b"upgrade"), (b"Upgrade", head.upgrade))
-    return fields
+    switch = ((b"Connection", b"upgrade"), (b"Upgrade", head.upgrade))
+    return [*client_fields(head, trace_id), *switch]
 
 
 def trailer_fields(

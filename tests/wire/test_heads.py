@@ -6,6 +6,7 @@ import pytest
 from wire_conversation import LIMITS, head, parsed, served
 
 from trio_proxy.messages import Body, Field, Framing, ResponseHead
+from trio_proxy.sorted_fields import RelayedFields, SortedFields
 from trio_proxy.wire.h1 import ClientWire
 
 HOST = (b"Host", b"example.com")
@@ -17,6 +18,7 @@ BROKEN = [
     (b"X", b"\n"),
     (b"X", b"a\x00b"),
     (b"X", b"a\x0bb"),
+    (b"X", b"a\x0cb"),
     (b"X\r\nY", b"1"),
     (b"X Y", b"1"),
     (b"X:", b"1"),
@@ -87,6 +89,34 @@ def test_fields_stand_between_the_first_line_and_the_framing() -> None:
     first = b"GET / HTTP/1.1\r\nHost: example.com\r\n"
     assert sent == first + block + b"Transfer-Encoding: chunked\r\n\r\n"
     assert response_of(*fields) == b"HTTP/1.1 200 OK\r\n" + block + b"Content-Length: 5\r\n\r\n"
+
+
+def test_fields_that_go_on_are_written_in_one_form() -> None:
+    """A colon, one blank and the bare value, between those that the proxy says itself."""
+    read = parsed(
+        head(b"A:1", b"b:\t 2 \t", b"C: caf\xe9", b"D:", b"Cookie: x: y", b"TE: trailers")
+    )
+    assert isinstance(read.fields, SortedFields)
+    fields = RelayedFields(read.fields, [HOST, (b"Via", b"1.1 proxy")], 1)
+    sent = b"A: 1\r\nb: 2\r\nC: caf\xe9\r\nD: \r\nCookie: x: y\r\nVia: 1.1 proxy\r\n"
+    for same in (fields, fields.all()):
+        encoded = ClientWire(LIMITS).encode_head(read, same, LIMITS)
+        assert encoded == b"GET / HTTP/1.1\r\nHost: example.com\r\n" + sent + b"\r\n"
+
+
+def test_what_is_not_simply_passed_on_is_not_among_the_lines() -> None:
+    """With nothing to pass on there is no empty line either, which would end the head."""
+    read = parsed(head(b"Connection: keep-alive", b"X-Trace-ID: 1"))
+    assert isinstance(read.fields, SortedFields)
+    fields = RelayedFields(read.fields, [HOST, (b"Via", b"1.1 proxy")], 1)
+    encoded = ClientWire(LIMITS).encode_head(read, fields, LIMITS)
+    assert encoded == b"GET / HTTP/1.1\r\nHost: example.com\r\nVia: 1.1 proxy\r\n\r\n"
+    assert (len(fields), list(fields), fields[0], fields[1:]) == (
+        2,
+        fields.own,
+        HOST,
+        fields.own[1:],
+    )
 
 
 def test_a_first_line_that_h11_would_not_write_is_refused() -> None:

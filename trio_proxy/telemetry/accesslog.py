@@ -55,12 +55,13 @@ def access_text(exchange: Exchange) -> str:
 
 
 def _text(exchange: Exchange, client: str, request: str, upstream: str, trace_id: str) -> str:
-    status = exchange.status
+    status = str(exchange.status)
+    tenths = int(_milliseconds(exchange) * 10 + 0.5)
     return (
-        f'{client} "{request}" {status if status > 99 else f"{status:03d}"}'
-        f" {exchange.body_bytes_sent}B {_milliseconds(exchange):.1f}ms"
-        " upstream=" + upstream + " trace_id=" + trace_id + f" in={exchange.bytes_received}B"
-        f" tries={len(exchange.tries)} phase={exchange.ended_in}"
+        f'{client} "{request}" {status if len(status) > 2 else status.zfill(3)}'
+        f" {exchange.body_bytes_sent}B {tenths // 10}.{tenths % 10}ms"
+        f" upstream={upstream} trace_id={trace_id} in={exchange.bytes_received}B"
+        f" tries={len(exchange.tries)} phase=" + exchange.ended_in
     )
 
 

@@ -19,21 +19,25 @@ def sort_fields(
     ``set_aside`` are the kinds that are kept out of the plain fields. None if a line is no
     well-formed field (RFC 9112 §5), or if the head has a control or a bare CR or LF anywhere.
     """
-    fields, seen = SortedFields(), 0
+    seen, known = 0, KINDS
+    every: list[Field] = []
     plain: list[Field] = []
+    plain_lines: list[bytes] = []
     values: dict[int, list[bytes]] = {}
     for line in lines:
         # Nearly all lines are a known name, a colon and one blank, and the value alone.
+        written = line
         name, colon, value = line.partition(b": ")
-        kinds = KINDS.get(name)
+        kinds = known.get(name)
         if kinds is None or not value or value[0] <= 0x20 or value[-1] <= 0x20:
             name, colon, value = line.partition(b":")
             if not colon:
                 return None
             value = value.strip(b" \t")
             kinds = kinds_of(name)
+            written = name + b": " + value
         field = (name, value)
-        fields.append(field)
+        every.append(field)
         if kinds:
             seen |= kinds
             if kinds & INTERPRETED:
@@ -41,8 +45,10 @@ def sort_fields(
             if kinds & set_aside:
                 continue
         plain.append(field)
+        plain_lines.append(written)
     # Besides text there is nothing in the head but the line ends at which it was split.
     if seen & INVALID or head.translate(None, TEXT) != b"\r\n" * (len(lines) + 2):
         return None
-    fields.plain, fields.kinds = plain, seen
+    fields = SortedFields(every)
+    fields.plain, fields.lines, fields.kinds = plain, plain_lines, seen
     return fields, values

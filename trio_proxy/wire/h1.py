@@ -7,9 +7,9 @@ one exchange into the next. Who does what:
 - Heads are found, checked and understood here (`grammar`, `fields`). h11 is told of each, as of an
   event, what its state machine acts upon (`standins`), so it still judges what may follow what, and
   decodes and encodes chunks; it does not parse anew what a stricter reader has parsed.
-- What is sent is never copied from what came: h11 writes the first line and the framing, and the
-  checked fields on which no framing depends are written between them (`heads`). Everything that
-  it acts upon or would refuse goes through h11.
+- h11 writes the first line and the framing of what is sent, never what came. The checked fields on
+  which no framing depends are written between them, in one form (`heads`). Everything that it acts
+  upon or would refuse goes through h11.
 - Chunked bodies are checked by `ChunkGuard`, decoded and encoded by h11.
 - A body of known length is opaque. Its bytes are counted here and may bypass `feed` altogether
   (`count_bypassed`), so that a large one can move from socket to socket without becoming small

@@ -2,16 +2,18 @@
 
 h11 is given an event without the fields on which nothing depends, and they are put into what it
 writes in one block; so is the target of a request. A block is only made of fields that h11 would
-not act upon and would write as they are: the names are names, and no value holds a control, so
-nobody can read other fields in it than those that were given. With anything else among them h11 is
-given all of the fields, to write or to refuse.
+not act upon and would write as they are: the names are names, and no value holds a line end, so
+nobody can read other fields in it than those that were given. Of fields that go on as they were
+read this is known (`RelayedFields`). With anything else among them h11 is given all of the fields,
+to write or to refuse.
 """
 
 from __future__ import annotations
 
 from trio_proxy.messages import Field, Fields, Request, ResponseHead
-from trio_proxy.names import KINDS, OF_STATE_MACHINE, learn
-from trio_proxy.wire.grammar import TARGET, TEXT
+from trio_proxy.names import INVALID, KINDS, OF_STATE_MACHINE, learn
+from trio_proxy.sorted_fields import RelayedFields
+from trio_proxy.wire.grammar import TARGET
 from trio_proxy.wire.machine import h11
 from trio_proxy.wire.standins import plain_request
 
@@ -27,7 +29,7 @@ def write_request(
     Raises h11's LocalProtocolError for what is no request.
     """
     method, target = request.method, request.target
-    block = _block_of(fields, fields[1:]) if fields and fields[0][0] == b"Host" else None
+    block = _block_of(fields, behind_host=True)
     if block is None or TARGET.fullmatch(target) is None:
         whole = h11.Request(method=method, target=target, headers=[*fields, *framing])
         return machine.send(whole) or b""
@@ -42,7 +44,7 @@ def write_response(machine: h11.Connection, head: ResponseHead, framing: list[Fi
     Raises h11's LocalProtocolError for what is no response.
     """
     status, reason = head.status, head.reason
-    block = _block_of(head.fields, head.fields)
+    block = _block_of(head.fields)
     if block is None:
         whole = h11.Response(status_code=status, headers=[*head.fields, *framing], reason=reason)
         return machine.send(whole) or b""
@@ -52,13 +54,30 @@ def write_response(machine: h11.Connection, head: ResponseHead, framing: list[Fi
     return data[:end] + block + data[end:]
 
 
-def _block_of(fields: Fields, checked: Fields) -> bytes | None:
-    """The lines of all ``fields`` if none of those ``checked`` is for h11 to act upon or refuse."""
-    kinds = 0
-    for name, _ in checked:
-        known = KINDS.get(name)
-        kinds |= learn(name) if known is None else known
-    if kinds & OF_STATE_MACHINE:
+def _block_of(fields: Fields, *, behind_host: bool = False) -> bytes | None:
+    """The lines of the fields, or None if one of them is for h11 to act upon or to refuse.
+
+    ``behind_host`` says that the first must be Host, which h11 has been given.
+    """
+    own = fields.own if isinstance(fields, RelayedFields) else fields
+    kinds = INVALID if behind_host else 0
+    lines: list[bytes] = []
+    for name, value in own:
+        if behind_host and not lines and name == b"Host":
+            kinds = 0
+        else:
+            known = KINDS.get(name)
+            kinds |= learn(name) if known is None else known
+        lines.append(name + b": " + value)
+    if kinds & OF_STATE_MACHINE or _has_line_end(b"".join(lines)):
         return None
-    lines = b"\r\n".join(map(b": ".join, fields)) + b"\r\n" if fields else b""
-    return lines if lines.translate(None, TEXT) == b"\r\n" * len(fields) else None
+    if isinstance(fields, RelayedFields):
+        begin: int = fields.begin
+        lines[begin:begin] = fields.read.lines
+    lines.append(b"")
+    return b"\r\n".join(lines)
+
+
+def _has_line_end(text: bytes) -> bool:
+    """Whether there is NUL or what may end a line to somebody: h11 refuses these in a value."""
+    return 0 in text or 10 in text or 11 in text or 12 in text or 13 in text
