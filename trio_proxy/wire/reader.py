@@ -24,11 +24,6 @@ MAX_H11_BUFFER = 2 * 1024 * 1024
 PLAIN_END = h11.EndOfMessage()
 
 
-def _data_of(event: Any) -> bytes:
-    """The bytes of a `h11.Data`, which says ``bytes`` and has a bytearray."""
-    return bytes(event.data)
-
-
 class Wire:
     """The half that reads: heads, bodies, and what is left over behind them."""
 
@@ -113,18 +108,18 @@ class Wire:
             return b""  # to h11 an empty piece would be the end of the connection
         self._h11.receive_data(self._buffer[:size])
         self._buffer = self._buffer[size:]
-        pieces = []
+        pieces: list[Any] = []  # h11 says bytes, and gives bytearrays
         while True:
             event = self._next_event()
             if isinstance(event, h11.Data):
-                pieces.append(_data_of(event))
+                pieces.append(cast("Any", event).data)
             elif isinstance(event, h11.EndOfMessage):
                 self.trailers = cast("Fields", event.headers.raw_items())
                 self.body_complete = True
                 break
             else:
                 break
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     def count_bypassed(self, size: int) -> None:
         """Note that ``size`` bytes of a body of known length went from socket to socket."""
