@@ -21,7 +21,8 @@ from trio_proxy.net.streams import Stream
 from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.policy.hashing import seed_of
 from trio_proxy.upstream import condition
-from trio_proxy.upstream.condition import Condition, HealthRules, MemberRules, Ticket
+from trio_proxy.upstream.condition import Condition, Ticket
+from trio_proxy.upstream.rules import HealthRules, MemberRules
 from trio_proxy.wire.h1 import ClientWire
 from trio_proxy.wire.requests import HeadLimits
 
