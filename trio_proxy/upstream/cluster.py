@@ -26,12 +26,13 @@ from trio_proxy.net.streams import Network
 from trio_proxy.policy.balance import make_balancer
 from trio_proxy.policy.retry_budget import RetryBudget
 from trio_proxy.upstream.call import Call
+from trio_proxy.upstream.connection import Holder, UpstreamConnection
 from trio_proxy.upstream.discovery import Directory, Endpoint, Spec, is_name
 from trio_proxy.upstream.keys import key_reader
 from trio_proxy.upstream.lease import Lease
 from trio_proxy.upstream.picker import Choice, Picker
 from trio_proxy.upstream.plan import ClusterPlan
-from trio_proxy.upstream.pool import Gauges, Holder, Upstream, UpstreamConnection
+from trio_proxy.upstream.pool import Gauges, Upstream
 from trio_proxy.upstream.queue import Queue
 from trio_proxy.upstream.rules import MemberRules
 from trio_proxy.upstream.sticky import Sticky
