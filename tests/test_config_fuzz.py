@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from trio_proxy.config import ConfigError, from_environment, parse
 from trio_proxy.config_problems import NOT_SUPPORTED
-from trio_proxy.handlers.redis_buckets import connection_maker
+from trio_proxy.handlers.redis_connection import connection_maker
 from trio_proxy.server import build
 from trio_proxy.server.ratelimits import RateLimits
 from trio_proxy.settings import Settings

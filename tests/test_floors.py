@@ -75,7 +75,7 @@ RESERVED = {
     "socket": ("net/",),
     "ssl": ("net/",),
     "dns": ("net/dns.py",),
-    "coredis": ("handlers/redis_buckets.py",),
+    "coredis": ("handlers/redis_buckets.py", "handlers/redis_connection.py"),
     "h11": ("wire/machine.py",),
 }
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trio_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
     from trio_proxy.config import ConfigError, load_file
-    from trio_proxy.server.proxy import Proxy, open_proxy
+    from trio_proxy.server.proxy import Proxy
+    from trio_proxy.server.serving import open_proxy
     from trio_proxy.settings import (
         HeaderSettings,
         Limits,
@@ -65,7 +66,14 @@ __all__ = [
     "parse_address",
 ]
 
-_MODULES = ("addresses", "settings", "settings_upstreams", "config", "server.proxy")
+_MODULES = (
+    "addresses",
+    "settings",
+    "settings_upstreams",
+    "config",
+    "server.proxy",
+    "server.serving",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -244,7 +244,7 @@ def read_address(text: str, *, key: str = "", lowest_port: int = 0) -> Address:
 
 
 def is_redis_url(value: object) -> bool:
-    """Whether `trio_proxy.handlers.redis_buckets` can make something of it.
+    """Whether `trio_proxy.handlers.redis_connection` can make something of it.
 
     coredis takes more, but silently ignores what it does not understand: a database that is no
     number, an option that it does not know.

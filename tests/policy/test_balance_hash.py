@@ -12,8 +12,8 @@ from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_proxy.policy.balance import LOAD_FACTOR, RendezvousHash
 from trio_proxy.policy.hashing import hash_of, mix, seed_of
+from trio_proxy.policy.rendezvous import LOAD_FACTOR, RendezvousHash
 
 KEYS = [hash_of(b"192.0.2.%d" % number) for number in range(10_000)]
 WEIGHTS = st.lists(st.integers(1, 5), min_size=2, max_size=10)

@@ -8,8 +8,8 @@ from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_proxy.policy.balance import LeastConnections
 from trio_proxy.policy.hashing import seed_of
+from trio_proxy.policy.least_conn import LeastConnections
 
 WEIGHTS = st.lists(st.integers(1, 20), min_size=1, max_size=8)
 LOADS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 100)), min_size=1, max_size=8)

@@ -10,8 +10,8 @@ from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_proxy.policy.balance import RandomTwo
 from trio_proxy.policy.hashing import seed_of
+from trio_proxy.policy.random_two import RandomTwo
 
 #: Also the ends of the range that random numbers come from.
 CHANCES = st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 1 - 2**-53])

@@ -11,8 +11,8 @@ from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_proxy.policy.balance import SmoothRoundRobin
 from trio_proxy.policy.rotation import MOST_GAINED, Rotation
+from trio_proxy.policy.round_robin import SmoothRoundRobin
 
 #: How often the same candidates are asked for in a row, and who of ten they are.
 STAY = st.tuples(st.integers(1, 40), st.sets(st.integers(0, 9), min_size=1), st.booleans())

@@ -10,8 +10,9 @@ from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_proxy.policy.balance import POLICIES, SmoothRoundRobin, make_balancer
+from trio_proxy.policy.balance import POLICIES, make_balancer
 from trio_proxy.policy.hashing import seed_of
+from trio_proxy.policy.round_robin import SmoothRoundRobin
 
 WEIGHTS = st.lists(st.integers(1, 20), min_size=1, max_size=8)
 FRACTIONS = st.lists(st.floats(0.01, 20), min_size=1, max_size=8)

@@ -343,5 +343,5 @@ def test_a_server_listens_on_port_53_unless_told_otherwise(
 
 def test_a_start_does_not_pay_for_dnspython() -> None:
     """It is imported when the first question is asked."""
-    program = "import sys, trio_proxy.server.proxy; sys.exit('dns.resolver' in sys.modules)"
+    program = "import sys, trio_proxy.server.serving; sys.exit('dns.resolver' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -22,6 +22,8 @@ from trio.testing import wait_all_tasks_blocked
 from trio_proxy.handlers import redis_buckets
 from trio_proxy.handlers.ratelimit import LocalBuckets
 from trio_proxy.handlers.redis_buckets import RedisBuckets
+from trio_proxy.handlers.redis_connection import connection_maker
+from trio_proxy.handlers.redis_script import key_prefix
 from trio_proxy.policy.ratelimit import Grant, Rate, TokenBuckets
 
 # Of a connection that could not be made, coredis leaves the memory streams for the collector.
@@ -153,7 +155,7 @@ async def test_extreme_rates_keep_their_precision(redis: RedisServer, rate: Rate
     buckets, missing = make_buckets(redis.url, rate), 123_456.123_456_789
     async with running(buckets):
         # Last used tomorrow, so that it gains nothing meanwhile.
-        key = redis_buckets.key_prefix(rate) + b"k"
+        key = key_prefix(rate) + b"k"
         redis.ask("SET", key, f"{missing} {int(time.time() + 86_400) * 1_000_000}")
         grant = await buckets.take(b"k")
         kept = redis.ask("GET", key)
@@ -522,7 +524,7 @@ def test_tls_checks_the_name_of_the_host_unless_the_url_says_otherwise(
     url: str, checks: bool
 ) -> None:
     """A certificate for another host is as good as none."""
-    make = redis_buckets.connection_maker(url)
+    make = connection_maker(url)
     assert make.keywords["ssl_context"].check_hostname is checks
 
 

@@ -27,7 +27,7 @@ from scenario import GET, ending, now_ms, only, refusal, until_ms
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase
-from trio_proxy.server.proxy import open_proxy
+from trio_proxy.server.serving import open_proxy
 from trio_proxy.settings_upstreams import Dns, Retry
 
 # A name that is not known

@@ -13,10 +13,11 @@ from trio_proxy.addresses import TcpAddress
 from trio_proxy.errors import ProxyError
 from trio_proxy.policy.breaker import BreakerRules
 from trio_proxy.upstream.cluster import Cluster
-from trio_proxy.upstream.condition import HealthRules, MemberRules
+from trio_proxy.upstream.connection import UpstreamConnection
 from trio_proxy.upstream.picker import Choice
 from trio_proxy.upstream.plan import ClusterPlan
-from trio_proxy.upstream.pool import Upstream, UpstreamConnection
+from trio_proxy.upstream.pool import Upstream
+from trio_proxy.upstream.rules import HealthRules, MemberRules
 
 BREAKER = BreakerRules(
     window_seconds=10.0, min_requests=3, error_percent=50, open_seconds=2.0, half_open_requests=1

@@ -30,7 +30,8 @@ from trio.testing import MockClock
 
 from trio_proxy.addresses import TcpAddress, UnixAddress, parse_address
 from trio_proxy.lifecycle import Exchange, Phase
-from trio_proxy.server.proxy import Proxy, open_proxy
+from trio_proxy.server.proxy import Proxy
+from trio_proxy.server.serving import open_proxy
 from trio_proxy.settings import Settings
 from trio_proxy.settings_upstreams import Retry, UpstreamSettings
 from trio_proxy.telemetry.stats import UpstreamStats

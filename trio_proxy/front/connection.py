@@ -20,7 +20,9 @@ import time
 import trio
 
 from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.forwarding import inherited_budget, origin_of, passes_through_us
+from trio_proxy.forwarding import inherited_budget, origin_of
+from trio_proxy.front.admission import check_request
+from trio_proxy.front.blame import close_the_case
 from trio_proxy.front.body import ClientBody
 from trio_proxy.front.head import read_head
 from trio_proxy.front.linger import linger
@@ -28,8 +30,8 @@ from trio_proxy.front.plan import Plan
 from trio_proxy.front.refusal import refusal
 from trio_proxy.front.service import Service
 from trio_proxy.front.sink import H1Sink
-from trio_proxy.lifecycle import Exchange, Phase, Try
-from trio_proxy.messages import Framing, Request
+from trio_proxy.lifecycle import Exchange, Phase
+from trio_proxy.messages import Request
 from trio_proxy.net.streams import READ_SIZE, Stream
 from trio_proxy.net.watchdog import Watchdog, send_all
 from trio_proxy.policy.deadlines import Deadlines
@@ -41,9 +43,6 @@ log = logging.getLogger("trio_proxy.front")
 #: answer; a later one for a client that has gone. TCP cannot tell the two apart. Who half-closes on
 #: purpose does so with the request; who gives up does so later.
 HALF_CLOSE_SECONDS = 0.01
-
-#: How often a request may come through proxies of this name before it is taken for a loop.
-MAX_PASSES = 10
 
 
 class _End(enum.Enum):
@@ -165,7 +164,7 @@ class Connection:
             now = self._service.timers.now()
             watchdog.deadlines.start_total(now, budget)
             if self._was_reset or request.via or budget is not None or not request.body.is_empty:
-                self._check_request(request, plan, budget)
+                check_request(request, plan, budget, was_reset=self._was_reset)
             body = ClientBody(
                 self._wire,
                 self._stream,
@@ -200,24 +199,6 @@ class Connection:
         if self._trusted[0] is not plan.rules:
             self._trusted = (plan.rules, plan.rules.trusts(self._stream.peer))
         return self._trusted[1]
-
-    def _check_request(self, request: Request, plan: Plan, budget: float | None) -> None:
-        """What can be refused before anything is done for the request.
-
-        A body of unknown length is measured as it is read (RFC 9110 §15.5.14).
-        """
-        if self._was_reset:
-            raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.CLIENT_GONE, detail="reset")
-        if request.via and passes_through_us(request) >= MAX_PASSES:
-            detail = f"came through {MAX_PASSES} times"
-            raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.LOOP, detail=detail)
-        if budget is not None and budget <= 0:
-            detail = "the inherited deadline had passed"
-            raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.TOTAL_TIMEOUT, detail=detail)
-        length = request.body.length
-        if request.body.framing is Framing.LENGTH and 0 < plan.max_body_bytes < length:
-            detail = f"{length} bytes"
-            raise ProxyError(Source.CLIENT, Phase.READ_HEAD, Reason.BODY_TOO_LARGE, detail=detail)
 
     # The end of an exchange.
 
@@ -291,7 +272,7 @@ class Connection:
         exchange.phase = Phase.LOG
         exchange.ended_at = self._service.timers.now()
         if exchange.error is not None or len(exchange.tries) > 1:
-            _close_the_case(exchange, exchange.error)
+            close_the_case(exchange)
         self._exchange = self._sink = self._request = None
         self._service.observer.exchange_ended(exchange)
 
@@ -328,25 +309,3 @@ class Connection:
             self._watchdog.abort(error)
         else:
             self._nursery.cancel_scope.cancel(reason="the drain is over")
-
-
-def _close_the_case(exchange: Exchange, error: ProxyError | None) -> None:
-    """Note how the last try has ended, and let go of the frames that the errors hold on to.
-
-    They hold the exchange in turn, which would have to wait for the cycle collector.
-    """
-    if exchange.tries and error is not None:
-        _blame_last_try(exchange.tries[-1], error)
-    for failure in (error, *(one.failure for one in exchange.tries)):
-        if failure is not None:
-            failure.__traceback__ = failure.__cause__ = failure.__context__ = None
-
-
-def _blame_last_try(last: Try, error: ProxyError) -> None:
-    """Deadlines and departures cancel a try from outside, so it cannot say itself how it ended."""
-    if last.failure is not None:
-        return  # it has said so, and the exchange has failed later
-    if error.source is Source.UPSTREAM:
-        last.failure = error
-    if last.failure is not None or last.outcome == "unfinished":
-        last.outcome = error.reason.slug

@@ -13,18 +13,22 @@ is, and the answer is read and dropped in its turn.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Generator
-from functools import partial
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import parse_qs, urlsplit
 
 import trio
 
 from trio_proxy.handlers.ratelimit import LocalBuckets
-from trio_proxy.policy.ratelimit import ROUNDING, Grant, Rate
+from trio_proxy.handlers.redis_connection import (
+    CONNECT_SECONDS,
+    close_streams,
+    connection_maker,
+    url_for_log,
+)
+from trio_proxy.handlers.redis_script import SCRIPT, SCRIPT_SHA, grant_of, key_prefix
+from trio_proxy.policy.ratelimit import Grant, Rate
 
 if TYPE_CHECKING:
     from coredis.connection import BaseConnection
@@ -35,34 +39,6 @@ log = logging.getLogger("trio_proxy.handlers")
 FAIL_OPEN_SECONDS = 0.05
 #: The pause after a failure before Redis is asked again, in seconds.
 RETRY_SECONDS = 1.0
-#: The longest time for connecting, TLS and authentication, in seconds: no request waits for it.
-CONNECT_SECONDS = 1.0
-
-#: Missing tokens and the time in microseconds, at which they were counted, are kept apart: a TAT in
-#: microseconds since the epoch has no room in a double for a fraction of a token at high rates. If
-#: the clock of Redis is set back (or a replica's is behind), a bucket gains nothing but does not
-#: wait for the clock either. ``%.17g`` because Lua's own ``tostring`` keeps 14 digits; a Lua number
-#: in a reply would be cut to an integer. Needs Redis 5, which replicates what a script wrote.
-SCRIPT = b"""
-local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local missing, at = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%d+)$')
-missing, at = tonumber(missing) or 0, tonumber(at) or now
-missing = math.max(0, missing - math.max(0, now - at) * rate / 1000000)
-local allowed = missing + 1 <= burst + %ROUNDING%
-if allowed then missing = missing + 1 end
-if allowed or now < at then
-  redis.call('SET', KEYS[1], string.format('%.17g %.0f', missing, now),
-             'PX', string.format('%.0f', math.ceil(missing / rate * 1000)))
-end
-return {allowed and 1 or 0, string.format('%.17g', missing)}
-""".replace(b"%ROUNDING%", b"%r" % ROUNDING)
-SCRIPT_SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
-
-# Coredis logs each attempt that fails, with a traceback. Without any handler that would go to
-# stderr; whoever has given the root logger one still gets it.
-_NOWHERE = logging.NullHandler()
 
 
 class _Command(Protocol):
@@ -155,7 +131,7 @@ class RedisBuckets:
                 self._tell_away(exc)
             finally:
                 self._connection = None
-                _close_streams(connection)
+                close_streams(connection)
             self._tried.set()
             await trio.sleep(self._retry_seconds)
 
@@ -243,62 +219,6 @@ class RedisBuckets:
         if self._told_away:
             self._told_away = False
             log.warning("rate limit store %s is back", self._name)
-
-
-def _close_streams(connection: BaseConnection) -> None:
-    """Close what coredis leaves open of a connection that was never made, and Python warns of."""
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-
-    for each in vars(connection).values():
-        if isinstance(each, MemoryObjectReceiveStream | MemoryObjectSendStream):
-            each.close()
-
-
-def connection_maker(url: str) -> partial[BaseConnection]:
-    """What makes unconnected connections to a ``redis://`` or ``rediss://`` URL.
-
-    User name and password may be percent-encoded. With TLS the server's certificate has to be for
-    the host, unless the URL says otherwise: coredis by itself checks only who signed it. Raises
-    ValueError.
-    """
-    from coredis.pool import ConnectionPool
-
-    logging.getLogger("coredis").addHandler(_NOWHERE)
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    checks_host = "ssl_check_hostname" in query or query.get("ssl_cert_reqs") == ["none"]
-    if parts.scheme == "rediss" and not checks_host:
-        more = "&" if parts.query else ""
-        url = parts._replace(query=f"{parts.query}{more}ssl_check_hostname=true").geturl()
-    try:
-        pool = ConnectionPool.from_url(url, decode_components=True, stream_timeout=CONNECT_SECONDS)
-    except Exception as exc:
-        raise ValueError(f"{url_for_log(url)} cannot be used: {type(exc).__name__}") from exc
-    if pool.location is None:
-        raise ValueError(f"{url_for_log(url)} names no host")
-    make: Callable[..., BaseConnection] = pool.connection_class
-    return partial(make, pool.location, **pool.connection_kwargs)
-
-
-def key_prefix(rate: Rate) -> bytes:
-    """What keys in Redis begin with: different limits must not meet in one bucket."""
-    return b"trio-proxy:rate:%r:%d:" % (float(rate.per_second), rate.burst)
-
-
-def grant_of(rate: Rate, reply: object) -> Grant:
-    """What the script's reply means. Raises ValueError if it is not one of the script's."""
-    match reply:
-        case [(0 | 1) as allowed, bytes(text)]:
-            missing = float(text)
-            if 0 <= missing <= rate.burst + ROUNDING:
-                return rate.grant(missing, allowed=bool(allowed))
-    raise ValueError(f"the answer makes no sense: {reply!r:.100}")
-
-
-def url_for_log(url: str) -> str:
-    """The URL without user name, password and options."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def reason_of(exc: BaseException) -> str:

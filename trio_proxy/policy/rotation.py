@@ -1,6 +1,6 @@
 """Smooth weighted round robin among members that stay as they are, for many of them too.
 
-The plain algorithm (`balance.SmoothRoundRobin`) has everybody gain its weight at every turn and
+The plain algorithm (`round_robin.SmoothRoundRobin`) has everybody gain its weight at every turn and
 looks for who has most. But members of one weight gain alike, so which of them is before which
 changes only when one of them is chosen. It is enough to keep each such rank in order, to note its
 gains in one place, and to compare the first of every rank. The one chosen loses what all gained

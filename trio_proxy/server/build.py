@@ -20,11 +20,11 @@ from trio_proxy.settings_upstreams import (
     to_seconds,
 )
 from trio_proxy.upstream.cluster import Cluster
-from trio_proxy.upstream.condition import HealthRules, MemberRules
 from trio_proxy.upstream.discovery import ServiceName, Spec
 from trio_proxy.upstream.plan import ClusterPlan
 from trio_proxy.upstream.probe import CheckRules
 from trio_proxy.upstream.queue import QueueRules
+from trio_proxy.upstream.rules import HealthRules, MemberRules
 from trio_proxy.wire.requests import HeadLimits
 
 #: The pool that the short form of the configuration describes.

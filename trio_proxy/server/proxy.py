@@ -1,16 +1,13 @@
 """A running proxy: listeners, connections, clusters, and how they start, reload and stop.
 
-The nursery of the client connections lies inside that of everything that serves them (accept
-loops, hang-up watch, reaper, log writer), so that a stop ends the accept loops first, drains the
-connections, and only then takes the helpers away.
+`serving` has the nurseries in which it runs.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import trio
 
@@ -26,9 +23,7 @@ from trio_proxy.server.listeners import Change, Listeners, shown
 from trio_proxy.server.metrics_port import MetricsPort
 from trio_proxy.server.ratelimits import RateLimits
 from trio_proxy.settings import Settings
-from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.metrics import build_registry, render
-from trio_proxy.telemetry.sinks import LoggingSink
 from trio_proxy.telemetry.stats import Stats
 from trio_proxy.upstream.cluster import Cluster
 from trio_proxy.upstream.keeper import Keeper
@@ -56,7 +51,7 @@ class Telemetry:
 
 
 class Proxy:
-    """One proxy in one event loop; made by `open_proxy`.
+    """One proxy in one event loop; made by `serving.open_proxy`.
 
     ``announce`` is told with what format and values the log says where it listens.
     """
@@ -255,66 +250,3 @@ def check_settings(settings: object) -> None:
     if not isinstance(settings, Settings):
         kind = type(settings).__name__
         raise TypeError(f"expected trio_proxy.Settings, got {kind}; trio_proxy.load_file reads one")
-
-
-@asynccontextmanager
-async def open_proxy(
-    settings: Settings,
-    *,
-    network: Network | None = None,
-    on_exchange: Callable[[Exchange], None] | None = None,
-) -> AsyncIterator[Proxy]:
-    """Serve inside an ``async with`` block: ``async with open_proxy(settings) as proxy: ...``.
-
-    Leaving the block normally drains the proxy; an exception or a cancellation stops it at once.
-    ``network`` replaces the operating system's (see `trio_proxy.testing.SimNet`); its ``run`` is
-    then the caller's business. ``on_exchange`` is called with each ended exchange, instead of an
-    access log through the logger ``trio_proxy.access``. ``settings.workers`` is for the program:
-    here it is one event loop in any case. Raises OSError if an address cannot be bound.
-    """
-    check_settings(settings)
-    own_network = SocketNetwork(nameservers=settings.dns.nameservers) if network is None else None
-    writer = None
-    if on_exchange is None:
-        writer = LogWriter(LoggingSink())
-        on_exchange = writer.put
-    proxy = Proxy(settings, own_network or network, on_exchange)  # type: ignore[arg-type]
-    helpers = [each.run for each in (own_network, writer) if each is not None]
-    try:
-        async with serving(proxy, *helpers):
-            yield proxy
-    finally:
-        if writer is not None:
-            await writer.flush()
-        if own_network is not None:
-            own_network.close()
-
-
-@asynccontextmanager
-async def serving(proxy: Proxy, *helpers: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Bind, and serve for as long as the block lasts; ``helpers`` are tasks that outlast a drain.
-
-    See `open_proxy`.
-    """
-    failure: BaseException | None = None
-    try:
-        await proxy.bind()
-        async with trio.open_nursery() as background:
-            for helper in helpers:
-                background.start_soon(helper)
-            async with trio.open_nursery() as connections:
-                proxy.start(background, connections)
-                try:
-                    yield
-                    await proxy.drain()
-                except BaseException as exc:  # noqa: BLE001 - raised again below
-                    # Kept out of the nurseries, so that the caller gets it back as it was raised.
-                    failure = exc
-                proxy.close_listeners()  # a token that comes free now must not let another one in
-                connections.cancel_scope.cancel(reason="the proxy is closing")
-            background.cancel_scope.cancel(reason="the proxy is closing")
-        if failure is not None:
-            raise failure
-    finally:
-        proxy.close_listeners()
-        proxy.cluster.close_idle()

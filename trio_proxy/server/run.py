@@ -16,8 +16,9 @@ import trio
 from trio_proxy.front import connection
 from trio_proxy.server import garbage
 from trio_proxy.server.files import fit_to_open_files
-from trio_proxy.server.proxy import Proxy, open_proxy
+from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.reload import Reloadable, Reloader
+from trio_proxy.server.serving import open_proxy
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.wire import machine

@@ -38,7 +38,8 @@ from trio_proxy.server.control import (
     WorkerEnd,
 )
 from trio_proxy.server.files import fit_to_open_files
-from trio_proxy.server.proxy import Proxy, serving
+from trio_proxy.server.proxy import Proxy
+from trio_proxy.server.serving import serving
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry import logwriter
 from trio_proxy.telemetry.logwriter import LogWriter

@@ -15,7 +15,6 @@ import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 
-import attrs
 import trio
 
 from trio_proxy.addresses import Address
@@ -26,14 +25,16 @@ from trio_proxy.net.streams import Network
 from trio_proxy.policy.balance import make_balancer
 from trio_proxy.policy.retry_budget import RetryBudget
 from trio_proxy.upstream.call import Call
-from trio_proxy.upstream.condition import MemberRules
+from trio_proxy.upstream.connection import Holder, UpstreamConnection
 from trio_proxy.upstream.discovery import Directory, Endpoint, Spec, is_name
 from trio_proxy.upstream.keys import key_reader
 from trio_proxy.upstream.lease import Lease
+from trio_proxy.upstream.membership import Membership
 from trio_proxy.upstream.picker import Choice, Picker
 from trio_proxy.upstream.plan import ClusterPlan
-from trio_proxy.upstream.pool import Gauges, Holder, Upstream, UpstreamConnection
+from trio_proxy.upstream.pool import Gauges, Upstream
 from trio_proxy.upstream.queue import Queue
+from trio_proxy.upstream.rules import MemberRules
 from trio_proxy.upstream.sticky import Sticky
 
 log = logging.getLogger("trio_proxy.upstream")
@@ -55,7 +56,7 @@ class Cluster:
         queue_lengths: dict[str, int],
     ) -> None:
         self.name = name
-        self.members: list[Upstream] = []
+        self.membership = Membership(plan, self._new_member)
         self.plan = plan
         self.directory = Directory(network)
         self.random = random.random
@@ -66,10 +67,6 @@ class Cluster:
         self.sticky: Sticky | None = None
         self._gauges_of = gauges_of
         self._own_secret = secrets.token_hex()
-        self._found: dict[Spec, Sequence[Endpoint]] = {}
-        self._retired: list[Upstream] = []
-        #: Those that are members no longer, and still have requests under way.
-        self._leaving: dict[Address, Upstream] = {}
         self._picker = Picker(name, make_balancer(plan.policy), self.random)
         self._key_of = key_reader(plan.policy, plan.key)
         self._budget_spent = Complaint(log)
@@ -79,6 +76,11 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name} {self.members} waiting={len(self.queue)}>"
+
+    @property
+    def members(self) -> Sequence[Upstream]:
+        """The upstreams that requests may go to, in the order of the configuration."""
+        return self.membership.members
 
     @property
     def queue_length(self) -> int:
@@ -92,8 +94,9 @@ class Cluster:
 
         Those that are known are asked for again only if nobody else does so, or others are asked.
         """
-        is_known = self._found if plan.is_refreshed_like(self.plan) else ()
-        names = [spec for spec in plan.members if is_name(spec) and spec not in is_known]
+        names = [spec for spec in plan.members if is_name(spec)]
+        if plan.is_refreshed_like(self.plan):
+            names = [spec for spec in names if not self.membership.knows(spec)]
         return await self.directory.look_up_all(names) if names else {}
 
     def apply(self, plan: ClusterPlan, found: Mapping[Spec, Sequence[Endpoint]]) -> None:
@@ -111,76 +114,20 @@ class Cluster:
         self.sticky = Sticky(plan.sticky_cookie, secret.encode()) if plan.sticky_cookie else None
         self.queue.apply(plan.queue)
         self.budget.apply(plan.budget_percent)
-        known = {**self._found, **found}
-        self._found = {spec: known[spec] for spec in plan.members if spec in known}
         self.directory.keep(plan.members)
-        self._rebuild(self._wanted(), is_reload=True)
+        self.membership.apply(plan, found)
+        self._members_changed()
 
     def found(self, spec: Spec, endpoints: Sequence[Endpoint]) -> None:
         """DNS says who is behind a name of the plan."""
-        if spec in self.plan.members and self._found.get(spec) != endpoints:
-            self._found[spec] = endpoints
-            self._rebuild(self._wanted(), is_reload=False)
+        if self.membership.moved(spec, endpoints):
+            self._members_changed()
 
-    def knows(self, spec: Spec) -> bool:
-        """Whether a name was looked up with success before."""
-        return spec in self._found
-
-    def _wanted(self) -> dict[Address, MemberRules]:
-        """Every member that there should be, the first mention of an address counting."""
-        wanted: dict[Address, MemberRules] = {}
-        for spec, rules in self.plan.members.items():
-            for endpoint in self._endpoints(spec):
-                own = attrs.evolve(
-                    rules,
-                    authority=endpoint.authority,
-                    weight=rules.weight * endpoint.weight,
-                    backup=rules.backup or endpoint.backup,
-                )
-                wanted.setdefault(endpoint.address, own)
-        return wanted
-
-    def _endpoints(self, spec: Spec) -> Sequence[Endpoint]:
-        if spec in self._found:
-            return self._found[spec]
-        # A host that was never found is a member by its name, so that requests say what is wrong.
-        return [Endpoint(spec)] if isinstance(spec, Address) else []
-
-    def _rebuild(self, wanted: Mapping[Address, MemberRules], *, is_reload: bool) -> None:
-        known = {member.address: member for member in self.members}
-        is_first = not known
-        self.members = []
-        for address, rules in wanted.items():
-            member = known.pop(address, None)
-            is_back = member is None and (member := self._returning(address)) is not None
-            if member is None:
-                member = self._new_member(address, rules)
-                if not is_first:
-                    log.info("upstream %s added", member.name)
-                    member.condition.start_slowly(trio.current_time())
-            elif is_reload or is_back or rules != member.rules:
-                health, idle_seconds = self.plan.health, self.plan.idle_seconds
-                member.apply(rules, health, idle_seconds, is_reload=is_reload)
-            self.members.append(member)
-        for member in self.members:
-            member.condition.set_sole(len(self.members) == 1)
-            if self.plan.checks is None:
-                member.condition.forget_checks()
-        for member in known.values():
-            member.retire()
-            self._leaving[member.address] = member
-            self._retired.append(member)
+    def _members_changed(self) -> None:
         self._picker.apply(self.members, self._cookies())
         self.changed.set()
         self._reaper_wakeup.set()
         self.queue.serve()
-
-    def _returning(self, address: Address) -> Upstream | None:
-        """The upstream of that address if it was taken away, but has requests under way."""
-        member = self._leaving.pop(address, None)
-        if member is not None:
-            member.unretire()
-        return member
 
     def _new_member(self, address: Address, rules: MemberRules) -> Upstream:
         gauges = self._gauges_of(str(address))
@@ -207,15 +154,6 @@ class Cluster:
         for member in self.members:
             member.cookie = self.sticky.value_of(member.name)
         return {member.cookie: member for member in self.members}
-
-    def has_left(self, upstream: Upstream) -> None:
-        """The last request of an upstream that was taken away has ended."""
-        self._leaving.pop(upstream.address, None)
-
-    def take_retired(self) -> list[Upstream]:
-        """The upstreams that are no longer members, for the keeper to see off."""
-        retired, self._retired = self._retired, []
-        return retired
 
     # Runtime control
 

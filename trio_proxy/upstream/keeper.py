@@ -46,7 +46,7 @@ class Keeper:
                 await self._cluster.changed.wait()
 
     def _reconcile(self, nursery: trio.Nursery) -> None:
-        for upstream in self._cluster.take_retired():
+        for upstream in self._cluster.membership.take_retired():
             nursery.start_soon(self._see_off, upstream)
         wanted = self._wanted()
         for name in self._scopes.keys() - wanted.keys():
@@ -70,7 +70,7 @@ class Keeper:
                 spec,
                 seconds,
                 cluster.found,
-                is_known=cluster.knows(spec),
+                is_known=cluster.membership.knows(spec),
             )
         return wanted
 
@@ -103,5 +103,5 @@ class Keeper:
             holder.cut()
         await upstream.wait_until_unused()
         if upstream.is_retired_since(turn):
-            self._cluster.has_left(upstream)
+            self._cluster.membership.has_left(upstream)
             self._forget(upstream.name)

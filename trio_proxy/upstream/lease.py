@@ -14,7 +14,8 @@ from trio_proxy.lifecycle import Phase
 from trio_proxy.net.resolver import LookupFailed
 from trio_proxy.net.streams import Stream
 from trio_proxy.upstream.call import Call
-from trio_proxy.upstream.pool import Upstream, UpstreamConnection
+from trio_proxy.upstream.connection import UpstreamConnection
+from trio_proxy.upstream.pool import Upstream
 
 if TYPE_CHECKING:
     from trio_proxy.upstream.cluster import Cluster

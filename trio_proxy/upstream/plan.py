@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from attrs import field, frozen
 
 from trio_proxy.policy.retry import RetryRules
-from trio_proxy.upstream.condition import HealthRules, MemberRules
 from trio_proxy.upstream.discovery import Spec
 from trio_proxy.upstream.probe import CheckRules
 from trio_proxy.upstream.queue import QueueRules
+from trio_proxy.upstream.rules import HealthRules, MemberRules
 
 
 @frozen(kw_only=True)

@@ -21,8 +21,8 @@ from trio_proxy.complaint import Complaint
 from trio_proxy.errors import ProxyError, Reason, Source
 from trio_proxy.lifecycle import Phase
 from trio_proxy.policy.queueing import StandingDelay, WaitEstimate
+from trio_proxy.upstream.connection import Holder, UpstreamConnection
 from trio_proxy.upstream.picker import Choice
-from trio_proxy.upstream.pool import Holder, UpstreamConnection
 
 log = logging.getLogger("trio_proxy.upstream")
 
