@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from processes import DEADLINE, Curl, children, echo_on_port, lacking, open_descriptors, wait_until
 from proxy_process import ProxyProcess, running_proxy
+from redis_server import RedisServer, need_coredis
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -72,6 +73,19 @@ def proxy(shared_proxy: ProxyProcess) -> Iterator[ProxyProcess]:
     """The shared proxy; after the test nothing of it is left in there."""
     yield shared_proxy
     shared_proxy.wait_until_quiet()
+
+
+@pytest.fixture(scope="session")
+def coredis() -> None:
+    """For tests of what is done by it."""
+    need_coredis()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server of the test's own."""
+    with RedisServer(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

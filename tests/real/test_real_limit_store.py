@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import DEADLINE, lacking, wait_until
+from processes import DEADLINE, wait_until
 from proxy_process import ProxyProcess, config_text, running_proxy
 from rawhttp import RawClient, get
 from redis_server import RedisServer
 from shared_limit import BURST, again_if_disturbed, counting, limit, wait_until_counted_in
 
-
-@pytest.fixture(autouse=True)
-def coredis() -> None:
-    if not find_spec("coredis"):
-        lacking("coredis is not installed")
+pytestmark = pytest.mark.usefixtures("coredis")
 
 
 def let_in_alone(proxy: ProxyProcess, key: str, count: int = BURST + 20) -> int:

@@ -9,12 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from processes import DEADLINE, lacking, wait_until
+from processes import DEADLINE, wait_until
 from proxy_process import ProxyProcess, config_text
 from rawhttp import RawClient, Response, get
 from redis_server import RedisServer
@@ -25,11 +24,7 @@ LATE_SECONDS = 0.5
 
 T = TypeVar("T")
 
-
-@pytest.fixture(autouse=True)
-def coredis() -> None:
-    if not find_spec("coredis"):
-        lacking("coredis is not installed")
+pytestmark = pytest.mark.usefixtures("coredis")
 
 
 class Pair:
@@ -112,8 +107,6 @@ def running_pair(tmp_path: Path, redis: RedisServer, upstream: int) -> Iterator[
 @pytest.fixture(scope="module")
 def pair(echo_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """For tests that leave it as they found it: with Redis there."""
-    if not find_spec("coredis"):
-        lacking("coredis is not installed")
     tmp_path = tmp_path_factory.mktemp("pair")
     with RedisServer(tmp_path) as redis, running_pair(tmp_path, redis, echo_port) as pair:
         yield pair
