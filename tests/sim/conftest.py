@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.register_assert_rewrite(
-    "conversation", "world", "scenario", "simnet_pairs", "crowd", "pools", "failing"
+    "conversation", "world", "scenario", "departures", "simnet_pairs", "crowd", "pools", "failing"
 )
 
 from world import run  # noqa: E402 - its asserts have to be rewritten first
