@@ -11,13 +11,8 @@ import pytest
 
 from trio_proxy.config import ConfigError, parse
 from trio_proxy.settings import Settings
-from trio_proxy.settings_upstreams import (
-    BreakerSettings,
-    Health,
-    RateLimitSettings,
-    Retry,
-    status_set,
-)
+from trio_proxy.settings_messages import status_set
+from trio_proxy.settings_upstreams import BreakerSettings, Health, RateLimitSettings, Retry
 
 UPSTREAM = "[[upstreams]]\nhost = '127.0.0.1'\nport = 9001\n"
 

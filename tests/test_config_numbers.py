@@ -11,7 +11,7 @@ import pytest
 
 from trio_proxy.config import ConfigError, parse
 from trio_proxy.settings import Limits, Settings, Timeouts
-from trio_proxy.settings_checks import table_of
+from trio_proxy.settings_table import table_of
 from trio_proxy.settings_upstreams import RateLimitSettings, UpstreamSettings
 
 UPSTREAM = "[[upstreams]]\nhost = '127.0.0.1'\nport = 9001\n"
