@@ -11,13 +11,8 @@ import pytest
 import trio
 from log_sinks import ListSink
 
-from trio_proxy.telemetry.logwriter import (
-    LogWriter,
-    WriterHandler,
-    configure,
-    set_level,
-    unconfigure,
-)
+from trio_proxy.telemetry.loggers import WriterHandler, configure, set_level, unconfigure
+from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.sinks import StreamSink
 
 log = logging.getLogger("trio_proxy.test")

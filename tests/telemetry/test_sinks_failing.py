@@ -80,7 +80,8 @@ def test_a_process_exits_in_peace_while_its_stderr_is_stuck() -> None:
     """No hang, and no abort over the buffer lock of a thread that never returns."""
     program = """if True:
         import trio, logging
-        from trio_proxy.telemetry.logwriter import LogWriter, configure, unconfigure
+        from trio_proxy.telemetry.loggers import configure, unconfigure
+        from trio_proxy.telemetry.logwriter import LogWriter
         async def main():
             writer = LogWriter(batch_seconds=0)
             configure(writer)

@@ -40,7 +40,7 @@ from trio_proxy.server.control import (
 from trio_proxy.server.files import fit_to_open_files
 from trio_proxy.server.proxy import Proxy, serving
 from trio_proxy.settings import Settings
-from trio_proxy.telemetry import logwriter
+from trio_proxy.telemetry import loggers
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.sinks import StreamSink
 
@@ -184,7 +184,7 @@ class Worker:
             log.exception("reload failed")
             answer = Refusal(repr(exc))
         else:
-            logwriter.set_level(settings.logging.level)
+            loggers.set_level(settings.logging.level)
             self._writer.set_format(settings.logging.format)
             answer = Done()
         finally:
@@ -227,7 +227,7 @@ async def _work(
 ) -> int:
     assert isinstance(start.command, Start)
     settings, prefix = start.command.settings, f"worker {start.command.number}: "
-    logwriter.configure(writer, settings.logging.level, settings.logging.format, prefix)
+    loggers.configure(writer, settings.logging.level, settings.logging.format, prefix)
     status = 0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.run)
@@ -255,7 +255,7 @@ def main() -> None:
     try:
         status = trio.run(work, channel, writer)
     finally:
-        logwriter.unconfigure()
+        loggers.unconfigure()
     sys.exit(status)
 
 
