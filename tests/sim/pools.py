@@ -15,7 +15,8 @@ from trio_proxy.settings_upstreams import UpstreamSettings
 from trio_proxy.telemetry.metrics import StatsCollector
 
 #: The names of the upstreams that `servers` makes, in their order.
-A, B, C, D, E = NAMES = tuple(f"10.1.0.{number}:9000" for number in range(1, 6))
+NAMES = tuple(f"10.1.0.{number}:9000" for number in range(1, 6))
+A, B, C = NAMES[:3]
 
 
 def servers(*each: Mapping[str, Any], **common: Any) -> list[UpstreamSettings]:
