@@ -20,9 +20,9 @@ import pytest
 from attrs import frozen
 from dns_server import DnsServer
 from processes import DEADLINE, wait_until
-from proxy_process import ProxyProcess, config_text, running_proxy
+from proxy_process import ProxyProcess, running_proxy, write_config
 from rawhttp import RawClient, get
-from upstreams import Handler, ScriptedUpstream, UpstreamConnection
+from upstreams import ScriptedUpstream, named
 
 ONE, TWO = "127.0.0.1", "127.0.0.2"
 SERVICE = "_http._tcp.app.test"
@@ -42,15 +42,6 @@ class Upstreams:
     def name(self, host: str) -> str:
         """An upstream as logs and metrics show it."""
         return f"{host}:{self.port}"
-
-
-def named(name: bytes) -> Handler:
-    def handler(connection: UpstreamConnection) -> None:
-        while True:
-            connection.read_request()
-            connection.answer(name)
-
-    return handler
 
 
 @pytest.fixture
@@ -195,10 +186,6 @@ def test_a_server_that_is_silent_at_the_start(
     assert time.monotonic() - began < 4, "a stop does not wait for the look-up, which takes 5 s"
 
 
-def rewrite(tmp_path: Path, upstreams: list[Any], **config: Any) -> None:
-    (tmp_path / "proxy.toml").write_text(config_text(upstreams, **config))
-
-
 def test_a_reload_changes_the_servers(
     tmp_path: Path, nameserver: DnsServer, other_nameserver: DnsServer, upstreams: Upstreams
 ) -> None:
@@ -209,7 +196,7 @@ def test_a_reload_changes_the_servers(
     with running_proxy(tmp_path, names, dns=asking(nameserver)) as proxy:
         assert bodies(proxy) == [b"one"] * 4
         assert other_nameserver.asked == []
-        rewrite(tmp_path, names, dns=asking(other_nameserver))
+        write_config(tmp_path, names, dns=asking(other_nameserver))
         proxy.reload()
         wait_until_shown(proxy, upstreams.name(TWO))
         assert bodies(proxy) == [b"two"] * 4
@@ -227,7 +214,7 @@ def test_other_servers_are_asked_at_once(
     names = [f"app.test:{upstreams.port}"]
     with running_proxy(tmp_path, names, dns=asking(nameserver, refresh_ms=0)) as proxy:
         assert bodies(proxy) == [b"one"] * 4
-        rewrite(tmp_path, names, dns=asking(other_nameserver, refresh_ms=0))
+        write_config(tmp_path, names, dns=asking(other_nameserver, refresh_ms=0))
         proxy.reload()
         assert bodies(proxy) == [b"two"] * 4
 
@@ -241,7 +228,7 @@ def test_a_refused_reload_keeps_the_servers(
     names = [f"app.test:{upstreams.port}"]
     with running_proxy(tmp_path, names, dns=asking(nameserver)) as proxy:
         taken = ["127.0.0.1:0", f"127.0.0.1:{upstreams.port}"]
-        rewrite(tmp_path, names, listen=taken, dns=asking(other_nameserver))
+        write_config(tmp_path, names, listen=taken, dns=asking(other_nameserver))
         start = len(proxy.err)
         proxy.signal(signal.SIGHUP)
         proxy.err.wait_for("reload refused: .*cannot listen on", start=start)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 from processes import DEADLINE, wait_until
-from proxy_process import ProxyProcess, config_text
+from proxy_process import ProxyProcess, write_config
 from rawhttp import RawClient, Response, get
 from redis_server import RedisServer
 from shared_limit import AWAY, BACK, BURST, KEYS, limit, wait_until_counted_in
@@ -92,8 +92,7 @@ class Pair:
 @contextmanager
 def running_pair(tmp_path: Path, redis: RedisServer, upstream: int) -> Iterator[Pair]:
     with ExitStack() as stack:
-        path = tmp_path / "proxy.toml"
-        path.write_text(config_text([upstream], rate_limit=limit(redis.url)))
+        path = write_config(tmp_path, [upstream], rate_limit=limit(redis.url))
         proxies = [stack.enter_context(ProxyProcess("run", path, cwd=tmp_path)) for _ in range(2)]
         for each in proxies:
             each.wait_until_started()
