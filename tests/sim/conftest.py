@@ -15,6 +15,12 @@ from world import run  # noqa: E402 - its asserts have to be rewritten first
 HERE = Path(__file__).parent
 
 
+@pytest.fixture
+def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No jitter: checks that are due each second come at 500 ms, 1500 ms and so on."""
+    monkeypatch.setattr("random.random", lambda: 0.5)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put our `run` in front of the one that pytest-trio's trio_mode has chosen by now."""

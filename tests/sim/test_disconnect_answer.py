@@ -8,13 +8,12 @@ from conversation import Speaker
 from departures import NOTICED_SECONDS, Leave, any_way, fin, left, reset
 from scenario import (
     GET,
-    SWITCH,
-    UPGRADE,
     connections,
     ending,
     only,
     send_for_ever,
     send_quietly,
+    tunnel,
     upstream_errors,
 )
 from world import World, world
@@ -65,16 +64,6 @@ async def test_while_it_does_not_read_the_response(leave: Leave) -> None:
         w.helpers.start_soon(send_quietly, upstream, bytes(9_000_000))
 
     await left(begin, leave, Phase.STREAM)
-
-
-async def tunnel(w: World) -> tuple[Speaker, Speaker]:
-    client = await w.client()
-    await client.send(UPGRADE)
-    upstream = await w.upstreams[0].accept()
-    await upstream.read_request()
-    await upstream.send(SWITCH)
-    assert (await client.read_head()).status == 101
-    return client, upstream
 
 
 async def test_in_a_tunnel_by_reset() -> None:
