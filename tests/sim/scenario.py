@@ -9,14 +9,13 @@ from typing import Any
 import attrs
 import trio
 from conversation import Message, Speaker
-from world import World
+from world import GET, World
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Exchange, Phase
 from trio_proxy.settings import Timeouts
 from trio_proxy.upstream.pool import Upstream as PoolMember
 
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Fine\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"

@@ -8,7 +8,7 @@ import pytest
 import trio
 from conversation import Speaker
 from pools import A, is_up, serve, told
-from scenario import now_ms, only, send_for_ever, send_quietly, until_ms
+from scenario import OK, now_ms, only, send_for_ever, send_quietly, until_ms
 from world import World, world
 
 from trio_proxy.settings_upstreams import Health
@@ -18,7 +18,6 @@ pytestmark = pytest.mark.usefixtures("no_chance")
 
 #: The first check after 500 ms (see `no_chance`), and one verdict is enough.
 CHECKS = {"path": "/up", "interval_ms": 1000, "timeout_ms": 300, "rise": 1, "fall": 1}
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def answer_with(w: World, data: bytes) -> None:
