@@ -18,9 +18,8 @@ from proxies import OURS, PLAIN, SPEED, Proxy, Setup
 from results import Sample, Section
 from upstream import MIB
 
-#: The load runs so much longer, in seconds, for each connection, so that several requests on each
-#: are measured, and for each upstream, so that there are connections to all of them.
-PER_CONNECTION = 0.0006
+#: The load runs so much longer, in seconds, for each upstream, so that there are connections to all
+#: of them.
 PER_UPSTREAM = 0.002
 
 #: From here on, bytes are counted instead of bodies, which are too few.

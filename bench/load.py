@@ -121,12 +121,6 @@ def wrk(scenario: Scenario, port: int, core: int) -> Iterator[subprocess.Popen[s
         process.communicate()
 
 
-def _reading(server: Server, upstream: Upstream) -> tuple[float, float, float]:
-    """The time, and the requests and the CPU seconds until then."""
-    requests = upstream.requests()
-    return time.monotonic(), requests, server.process.cpu_seconds()
-
-
 def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
     """End wrk; what its script says of the run. Raises LoadError if it does not say anything."""
     process.send_signal(signal.SIGINT)

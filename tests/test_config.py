@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 import pytest
+from config_documents import load, refusal
 
 from trio_proxy.addresses import TcpAddress, UnixAddress
 from trio_proxy.config import ConfigError, parse
@@ -26,21 +27,6 @@ from trio_proxy.settings_upstreams import (
     Retry,
     UpstreamSettings,
 )
-
-UPSTREAM = "[[upstreams]]\nhost = '127.0.0.1'\nport = 9001\n"
-
-
-def load(text: str) -> Settings:
-    """Settings of a document that has one upstream besides."""
-    return parse(f"{text}\n{UPSTREAM}", source="x.toml")
-
-
-def refusal(text: str) -> str:
-    """All the problems of such a document, one a line, without the file's name."""
-    with pytest.raises(ConfigError) as caught:
-        load(text)
-    return str(caught.value).replace("x.toml: ", "")
-
 
 # What loads
 

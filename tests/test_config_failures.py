@@ -8,30 +8,11 @@ from __future__ import annotations
 import traceback
 
 import pytest
+from config_documents import load, refusal
 
-from trio_proxy.config import ConfigError, parse
-from trio_proxy.settings import Settings
-from trio_proxy.settings_upstreams import (
-    BreakerSettings,
-    Health,
-    RateLimitSettings,
-    Retry,
-    status_set,
-)
-
-UPSTREAM = "[[upstreams]]\nhost = '127.0.0.1'\nport = 9001\n"
-
-
-def load(text: str) -> Settings:
-    """Settings of a document that has one upstream besides."""
-    return parse(f"{text}\n{UPSTREAM}", source="x.toml")
-
-
-def refusal(text: str) -> str:
-    """All the problems of such a document, one a line, without the file's name."""
-    with pytest.raises(ConfigError) as caught:
-        load(text)
-    return str(caught.value).replace("x.toml: ", "")
+from trio_proxy.config import ConfigError
+from trio_proxy.settings_messages import status_set
+from trio_proxy.settings_upstreams import BreakerSettings, Health, RateLimitSettings, Retry
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import tomli
 from trio_proxy.addresses import TcpAddress, UnixAddress
 from trio_proxy.config import load_file, parse
 from trio_proxy.settings import HeaderSettings, Limits, LoggingSettings, Settings, Timeouts
-from trio_proxy.settings_checks import table_of
+from trio_proxy.settings_table import table_of
 from trio_proxy.settings_upstreams import (
     Balance,
     BreakerSettings,

@@ -22,7 +22,8 @@ from trio_proxy.handlers.redis_connection import connection_maker
 from trio_proxy.server import build
 from trio_proxy.server.ratelimits import RateLimits
 from trio_proxy.settings import Settings
-from trio_proxy.settings_checks import is_redis_url, table_of
+from trio_proxy.settings_places import is_redis_url
+from trio_proxy.settings_table import table_of
 from trio_proxy.settings_upstreams import UpstreamSettings
 
 # Imported late, it would take longer than hypothesis lets an example take.

@@ -8,13 +8,13 @@ from typing import Any, get_args
 
 import attrs
 import pytest
+from config_documents import UPSTREAM
 
 from trio_proxy.config import ConfigError, parse
 from trio_proxy.settings import Limits, Settings, Timeouts
-from trio_proxy.settings_checks import table_of
+from trio_proxy.settings_table import table_of
 from trio_proxy.settings_upstreams import RateLimitSettings, UpstreamSettings
 
-UPSTREAM = "[[upstreams]]\nhost = '127.0.0.1'\nport = 9001\n"
 DAY = 24 * 60 * 60 * 1000
 
 #: The least and the greatest of each integer.

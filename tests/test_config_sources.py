@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from config_documents import UPSTREAM, load
 
 from trio_proxy.addresses import TcpAddress
 from trio_proxy.config import (
@@ -15,16 +16,8 @@ from trio_proxy.config import (
     from_environment,
     load_file,
     override,
-    parse,
 )
-from trio_proxy.settings import LoggingSettings, Settings
-
-UPSTREAM = "[[upstreams]]\nhost = '127.0.0.1'\nport = 9001\n"
-
-
-def load(text: str) -> Settings:
-    """Settings of a document that has one upstream besides."""
-    return parse(f"{text}\n{UPSTREAM}", source="x.toml")
+from trio_proxy.settings import LoggingSettings
 
 
 def refused_environment(**environ: str) -> list[str]:

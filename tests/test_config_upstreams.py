@@ -5,26 +5,11 @@ from __future__ import annotations
 import traceback
 
 import pytest
+from config_documents import UPSTREAM, load, refusal
 
 from trio_proxy.addresses import MAX_UNIX_PATH, TcpAddress, UnixAddress
 from trio_proxy.config import ConfigError, parse
-from trio_proxy.settings import Settings
 from trio_proxy.settings_upstreams import Balance, Dns, UpstreamSettings
-
-UPSTREAM = "[[upstreams]]\nhost = '127.0.0.1'\nport = 9001\n"
-
-
-def load(text: str) -> Settings:
-    """Settings of a document that has one upstream besides."""
-    return parse(f"{text}\n{UPSTREAM}", source="x.toml")
-
-
-def refusal(text: str) -> str:
-    """All the problems of such a document, one a line, without the file's name."""
-    with pytest.raises(ConfigError) as caught:
-        load(text)
-    return str(caught.value).replace("x.toml: ", "")
-
 
 # Where an upstream is
 

@@ -16,7 +16,7 @@ from trio_proxy.server import demo as demonstration
 from trio_proxy.server.cores import worker_count
 from trio_proxy.server.run import serve
 from trio_proxy.settings import Settings
-from trio_proxy.telemetry import logwriter
+from trio_proxy.telemetry import loggers
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.sinks import StreamSink
 
@@ -99,14 +99,14 @@ def _serve_until_stopped(
     ``is_shared``: other processes of ours write to stderr too.
     """
     writer = LogWriter(StreamSink(is_shared=is_shared))
-    logwriter.configure(writer, settings.logging.level, settings.logging.format)
+    loggers.configure(writer, settings.logging.level, settings.logging.format)
     failure: OSError | None = None
     try:
         trio.run(main_task, writer)
     except* OSError as group:
         failure = _first(group)
     finally:
-        logwriter.unconfigure()
+        loggers.unconfigure()
     if failure is not None:
         click.echo(f"trio-proxy: {failure.strerror or failure}", err=True)
         sys.exit(EXIT_FAILURE)

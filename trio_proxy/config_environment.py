@@ -10,7 +10,8 @@ import attrs
 from trio_proxy.addresses import TcpAddress, UnixAddress
 from trio_proxy.config_problems import ConfigError, Problem
 from trio_proxy.settings import LoggingSettings, LogLevel, Settings
-from trio_proxy.settings_checks import SettingError, quote, read_address
+from trio_proxy.settings_places import read_address
+from trio_proxy.settings_table import SettingError, quote
 from trio_proxy.settings_upstreams import UpstreamSettings
 
 ENVIRONMENT = "environment"

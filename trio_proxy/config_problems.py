@@ -14,7 +14,7 @@ from cattrs import BaseValidationError, ClassValidationError, ForbiddenExtraKeys
 from cattrs.errors import IterableValidationError
 
 from trio_proxy.settings import Settings
-from trio_proxy.settings_checks import SettingError, quote, table_of
+from trio_proxy.settings_table import SettingError, quote, table_of
 
 #: Keys of the published format whose behaviour does not exist yet: refused, never ignored.
 #: A key that comes to life leaves this table.

@@ -19,7 +19,8 @@ from cattrs.gen import make_dict_structure_fn, override
 from trio_proxy.addresses import Address
 from trio_proxy.config_problems import ConfigError, problems_in
 from trio_proxy.settings import Settings, TrustedPeer, Workers
-from trio_proxy.settings_checks import SettingError, Table, read_address, show, table_of
+from trio_proxy.settings_places import read_address
+from trio_proxy.settings_table import SettingError, Table, show, table_of
 
 Hook: TypeAlias = Callable[[Any, Any], Any]
 

@@ -8,7 +8,6 @@ of ``conf/reference.toml``, which also names nginx's directives of the same mean
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
@@ -20,8 +19,11 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from trio_proxy import settings_checks as check
+from trio_proxy import settings_places as places
 from trio_proxy.addresses import Address, TcpAddress
-from trio_proxy.settings_checks import SettingError, Table, quote, show
+from trio_proxy.settings_checks import milliseconds, number, to_seconds
+from trio_proxy.settings_messages import free_field_name
+from trio_proxy.settings_table import SettingError, Table, show
 from trio_proxy.settings_upstreams import (
     MAX_CONNECTIONS,
     Balance,
@@ -31,9 +33,6 @@ from trio_proxy.settings_upstreams import (
     RateLimitSettings,
     Retry,
     UpstreamSettings,
-    milliseconds,
-    number,
-    to_seconds,
 )
 
 #: What nginx's client_max_body_size can hold (a signed 64-bit ``off_t``).
@@ -118,30 +117,6 @@ def _trusted_peer(_: object, key: attrs.Attribute[Any], value: object) -> None:
         raise SettingError(key.name, f"is {show(value)}", 'expected a network or "unix"')
 
 
-#: Fields that the proxy writes or strips itself (RFC 9110 §7.6.1, RFC 7239): a budget in one of
-#: them would break the message or be lost.
-_OWN_FIELD = re.compile(
-    "connection|content-length|date|expect|forwarded|host|http2-settings|keep-alive"
-    "|proxy-authenticate|proxy-authorization|proxy-connection|proxy-status|te|trailer"
-    "|transfer-encoding|upgrade|via|x-forwarded-.*|x-real-ip|x-trace-id",
-    re.IGNORECASE,
-)
-
-
-def _free_field_name(_: object, key: attrs.Attribute[Any], value: object) -> None:
-    if value == "":
-        return
-    if not isinstance(value, str) or not check.TOKEN.fullmatch(value):
-        expected = "expected a header field name (RFC 9110 §5.1) of at most 64 characters"
-        raise SettingError(key.name, f"is {show(value)}", expected)
-    if "_" in value:
-        # Many servers cannot tell "_" from "-", so fields are compared as if it were one.
-        raise SettingError(key.name, f"is {quote(value)}", "expected a name without underscores")
-    if _OWN_FIELD.fullmatch(value):
-        wrong = f"is {quote(value)}, a field that the proxy sets or strips itself"
-        raise SettingError(key.name, wrong, "expected a name of its own, as X-Request-Deadline-Ms")
-
-
 @frozen(kw_only=True)
 class HeaderSettings(Table):
     """What is believed, added and passed on in message heads."""
@@ -154,7 +129,7 @@ class HeaderSettings(Table):
         default="preserve", validator=check.one_of("preserve", "upstream")
     )
     #: The field that carries the rest of the total budget in milliseconds; "" for none.
-    deadline_header: str = field(default="", validator=_free_field_name)
+    deadline_header: str = field(default="", validator=free_field_name)
     expose_upstream: bool = field(default=False, validator=check.boolean)
 
 
@@ -175,10 +150,10 @@ class Settings(Table):
 
     listen: tuple[Address, ...] = field(
         default=(TcpAddress("127.0.0.1", 8080),),
-        validator=check.tuple_of(check.address, at_least_one="address"),
+        validator=check.tuple_of(places.address, at_least_one="address"),
     )
     #: Where ``GET /metrics`` is answered; None for nowhere.
-    metrics_listen: Address | None = field(default=None, validator=optional(check.address))
+    metrics_listen: Address | None = field(default=None, validator=optional(places.address))
     pid_file: str | None = field(default=None, validator=optional(check.path))
     #: Of the program; `trio_proxy.open_proxy` is always in the one process that it is called in.
     workers: Workers = field(default=1, validator=_workers)
@@ -210,13 +185,13 @@ class Settings(Table):
     @classmethod
     def conflicts(cls, values: Mapping[str, Any]) -> Iterator[SettingError]:
         listen, metrics = values.get("listen", ()), values.get("metrics_listen")
-        yield from check.repeated("listen", listen)
+        yield from places.repeated("listen", listen)
         upstreams = values.get("upstreams", ())
-        yield from check.repeated("upstreams", [each and each.place for each in upstreams])
+        yield from places.repeated("upstreams", [each and each.place for each in upstreams])
         for index, upstream in enumerate(upstreams):
-            if upstream and any(each and check.clash(upstream.address, each) for each in listen):
+            if upstream and any(each and places.clash(upstream.address, each) for each in listen):
                 wrong = f"{upstream.address} is where the proxy itself listens"
                 yield SettingError(f"upstreams[{index}]", wrong, "expected another server")
-        if metrics and any(each and check.clash(metrics, each) for each in listen):
+        if metrics and any(each and places.clash(metrics, each) for each in listen):
             wrong = f"{metrics} is both listen and metrics_listen"
             yield SettingError("metrics_listen", wrong, "expected different addresses")

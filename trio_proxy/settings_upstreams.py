@@ -6,8 +6,6 @@ defaults are those of ``conf/reference.toml``.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias, get_args
@@ -17,11 +15,18 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from trio_proxy import settings_checks as check
+from trio_proxy import settings_places as places
 from trio_proxy.addresses import Address, TcpAddress, UnixAddress
-from trio_proxy.settings_checks import SettingError, Table, quote, show
+from trio_proxy.settings_checks import milliseconds, number
+from trio_proxy.settings_messages import (
+    cookie_name,
+    host_field,
+    request_key,
+    request_path,
+    status_pattern,
+)
+from trio_proxy.settings_table import SettingError, Table, show
 
-#: The longest timeout. What waits a day has no deadline worth the name; 0 says so honestly.
-MAX_TIMEOUT_MS = 24 * 60 * 60 * 1000
 MAX_CONNECTIONS = 1_000_000
 MAX_WEIGHT = 65_535
 
@@ -29,21 +34,6 @@ MAX_WEIGHT = 65_535
 Policy: TypeAlias = Literal[
     "round_robin", "weighted", "least_conn", "random_two", "ip_hash", "hash"
 ]
-
-
-def to_seconds(milliseconds: int) -> float:
-    """Seconds; infinity for 0, which means that there is no deadline."""
-    return milliseconds / 1000 if milliseconds else math.inf
-
-
-def milliseconds(default: int, low: int = 0) -> Any:
-    """A length of time of at most a day."""
-    return field(default=default, validator=check.whole(low, MAX_TIMEOUT_MS))
-
-
-def number(default: int, low: int, high: int) -> Any:
-    """An integer in a closed range."""
-    return field(default=default, validator=check.whole(low, high))
 
 
 @frozen(kw_only=True)
@@ -55,10 +45,10 @@ class UpstreamSettings(Table):
     the pool with the settings given here.
     """
 
-    host: str | None = field(default=None, validator=optional(check.host))
+    host: str | None = field(default=None, validator=optional(places.host))
     port: int | None = field(default=None, validator=optional(check.whole(1, 65535)))
-    srv: str | None = field(default=None, validator=optional(check.service))
-    unix: str | None = field(default=None, validator=optional(check.unix_path))
+    srv: str | None = field(default=None, validator=optional(places.service))
+    unix: str | None = field(default=None, validator=optional(places.unix_path))
     weight: int = number(1, 1, MAX_WEIGHT)
     #: Connections, idle ones included; None takes `Limits.max_conns_per_upstream`.
     max_conns: int | None = field(default=None, validator=optional(check.whole(1, MAX_CONNECTIONS)))
@@ -80,7 +70,7 @@ class UpstreamSettings(Table):
             return TcpAddress(_same_name(self.srv), 0)
         assert self.host is not None
         assert self.port is not None
-        return check.canonical(TcpAddress(self.host, self.port))
+        return places.canonical(TcpAddress(self.host, self.port))
 
     @property
     def place(self) -> Address | str:
@@ -109,32 +99,6 @@ def _same_name(srv: str) -> str:
     return srv.lower().rstrip(".")
 
 
-_PREFIXED = re.compile(r"(header|cookie):(.*)", re.DOTALL)
-
-
-def _key(*words: str, prefixes: tuple[str, ...]) -> check.Validator:
-    """What of a request is looked at: one of the words, or ``header:NAME``."""
-    shown = [quote(word) for word in words] + [quote(f"{each}:NAME") for each in prefixes]
-    expected = f"expected {', '.join(shown[:-1])} or {shown[-1]}"
-
-    def validate(_: object, key: attrs.Attribute[Any], value: object) -> None:
-        if isinstance(value, str):
-            found = _PREFIXED.fullmatch(value)
-            if value in words or (
-                found and found[1] in prefixes and check.TOKEN.fullmatch(found[2]) is not None
-            ):
-                return
-        raise SettingError(key.name, f"is {show(value)}", expected)
-
-    return validate
-
-
-def _cookie_name(_: object, key: attrs.Attribute[Any], value: object) -> None:
-    if value != "" and not (isinstance(value, str) and check.TOKEN.fullmatch(value)):
-        expected = 'expected a cookie name (RFC 6265 §4.1.1) of at most 64 characters, or ""'
-        raise SettingError(key.name, f"is {show(value)}", expected)
-
-
 @frozen(kw_only=True)
 class Balance(Table):
     """How an upstream is chosen."""
@@ -146,10 +110,10 @@ class Balance(Table):
     #: What ``hash`` looks at; no other policy does.
     key: str = field(
         default="client_ip",
-        validator=_key("client_ip", "path", "uri", "host", prefixes=("header", "cookie")),
+        validator=request_key("client_ip", "path", "uri", "host", prefixes=("header", "cookie")),
     )
     #: Name of a cookie that pins a client to an upstream; "" for none.
-    sticky_cookie: str = field(default="", validator=_cookie_name)
+    sticky_cookie: str = field(default="", validator=cookie_name)
     #: Makes the cookie's values; "" draws a new one at each start.
     sticky_secret: str = field(default="", validator=check.text(1024, is_secret=True), repr=False)
 
@@ -181,64 +145,27 @@ class Retry(Table):
     budget_percent: int = number(20, 0, 1000)
 
 
-#: ``503``, or ``5xx`` for a whole class; no answer ends with one below 200 (RFC 9110 §15.2).
-_STATUS_PATTERN = re.compile(r"[2-5]([0-9][0-9]|xx)")
-
-
-def _status_pattern(_: object, key: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, str) or not _STATUS_PATTERN.fullmatch(value):
-        expected = 'expected a status in quotes as "503", or a class of them as "5xx"'
-        raise SettingError(key.name, f"is {show(value)}", expected)
-
-
 def _statuses(*default: str) -> Any:
-    return field(default=default, validator=check.tuple_of(_status_pattern))
-
-
-def status_set(patterns: tuple[str, ...]) -> frozenset[int]:
-    """The statuses that patterns as ``503`` and ``5xx`` stand for."""
-    found: set[int] = set()
-    for pattern in patterns:
-        low = int(pattern.replace("x", "0"))
-        found.update(range(low, low + (100 if "x" in pattern else 1)))
-    return frozenset(found)
-
-
-_TARGET = re.compile(r"""/[!"$-~]{0,2047}""")
-
-
-def _path(_: object, key: attrs.Attribute[Any], value: object) -> None:
-    if value != "" and not (isinstance(value, str) and _TARGET.fullmatch(value)):
-        expected = 'expected a path as "/healthz", with nothing but visible ASCII in it, or ""'
-        raise SettingError(key.name, f"is {show(value)}", expected)
-
-
-_HOST_FIELD = re.compile(r"[0-9A-Za-z._~:[\]-]{1,255}")
-
-
-def _host_field(_: object, key: attrs.Attribute[Any], value: object) -> None:
-    if value != "" and not (isinstance(value, str) and _HOST_FIELD.fullmatch(value)):
-        expected = 'expected a host, with or without a port, as "app.example", or ""'
-        raise SettingError(key.name, f"is {show(value)}", expected)
+    return field(default=default, validator=check.tuple_of(status_pattern))
 
 
 @frozen(kw_only=True)
 class Health(Table):
     """Active checks, which are off without a path, and what counts for the passive ones."""
 
-    path: str = field(default="", validator=_path)
+    path: str = field(default="", validator=request_path)
     interval_ms: int = milliseconds(5000, 10)
     timeout_ms: int = milliseconds(1000, 1)
     #: Passed checks in a row that bring an upstream back, and failed ones that take it out.
     rise: int = number(2, 1, 1000)
     fall: int = number(3, 1, 1000)
     expect: tuple[str, ...] = field(
-        default=("2xx", "3xx"), validator=check.tuple_of(_status_pattern, at_least_one="status")
+        default=("2xx", "3xx"), validator=check.tuple_of(status_pattern, at_least_one="status")
     )
     #: Text that must be in the first 64 KiB of the body; "" for any body.
     expect_body: str = field(default="", validator=check.text(1024))
     #: What Host says in a check; "" is the upstream's name or address.
-    host: str = field(default="", validator=_host_field)
+    host: str = field(default="", validator=host_field)
     #: Statuses that count as failures of a request for ``max_fails``.
     fail_statuses: tuple[str, ...] = _statuses()
     #: With less than this share of a pool's upstreams available, not counting the backups, health
@@ -266,7 +193,7 @@ def _per_second(_: object, key: attrs.Attribute[Any], value: object) -> None:
 
 
 def _store(_: object, key: attrs.Attribute[Any], value: object) -> None:
-    if value != "" and not check.is_redis_url(value):
+    if value != "" and not places.is_redis_url(value):
         # Not shown: it may hold a password.
         expected = 'expected "redis://USER:PASSWORD@HOST:PORT/DB", special characters as %XX, or ""'
         raise SettingError(key.name, "is not a Redis URL", expected)
@@ -284,7 +211,7 @@ class RateLimitSettings(Table):
     #: The most that may come at once.
     burst: int = number(200, 1, 1_000_000)
     key: str = field(
-        default="client_ip", validator=_key("client_ip", "global", prefixes=("header",))
+        default="client_ip", validator=request_key("client_ip", "global", prefixes=("header",))
     )
     #: Where the buckets are; "" is the process's own memory.
     store: str = field(default="", validator=_store, repr=False)
@@ -299,4 +226,4 @@ class Dns(Table):
     #: How often names are asked for again; 0 is never.
     refresh_ms: int = milliseconds(30_000)
     #: Servers to ask; none asks as the system does, by its hosts file and resolver.
-    nameservers: tuple[str, ...] = field(default=(), validator=check.tuple_of(check.nameserver))
+    nameservers: tuple[str, ...] = field(default=(), validator=check.tuple_of(places.nameserver))

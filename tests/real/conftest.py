@@ -1,4 +1,4 @@
-"""What the tests on real sockets share: upstream processes, curl, and the proof of tidiness."""
+"""What the tests on real sockets share: other servers, curl, and the proof of tidiness."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dns_server import DnsServer, running_dns
 from processes import DEADLINE, Curl, children, echo_on_port, lacking, open_descriptors, wait_until
 from proxy_process import ProxyProcess, running_proxy
+from redis_server import RedisServer, need_coredis
+
+from trio_proxy.net import dns, resolver
+from trio_proxy.net.network import SocketNetwork
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -72,6 +77,57 @@ def proxy(shared_proxy: ProxyProcess) -> Iterator[ProxyProcess]:
     """The shared proxy; after the test nothing of it is left in there."""
     yield shared_proxy
     shared_proxy.wait_until_quiet()
+
+
+@pytest.fixture
+def nameserver() -> Iterator[DnsServer]:
+    """A DNS server with nothing in it."""
+    with running_dns() as server:
+        yield server
+
+
+@pytest.fixture
+def other_nameserver() -> Iterator[DnsServer]:
+    """One more."""
+    with running_dns() as server:
+        yield server
+
+
+@pytest.fixture
+def network(patient_dns: None, nameserver: DnsServer) -> Iterator[SocketNetwork]:
+    """Asks the nameserver, and nobody else."""
+    network = SocketNetwork(nameservers=[nameserver.where])
+    yield network
+    network.close()
+
+
+@pytest.fixture
+def patient_dns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no reason to ask again or to go without an answer."""
+    monkeypatch.setattr(dns, "ATTEMPT_SECONDS", DEADLINE)
+    monkeypatch.setattr(dns, "GRACE_SECONDS", DEADLINE)
+    monkeypatch.setattr(dns, "LIFETIME_SECONDS", 2 * DEADLINE)
+    monkeypatch.setattr(resolver, "LIFETIME_SECONDS", 2 * DEADLINE)
+
+
+@pytest.fixture
+def impatient_dns(patient_dns: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up may take a fraction of a second."""
+    monkeypatch.setattr(dns, "LIFETIME_SECONDS", 0.2)
+    monkeypatch.setattr(resolver, "LIFETIME_SECONDS", 0.2)
+
+
+@pytest.fixture(scope="session")
+def coredis() -> None:
+    """For tests of what is done by it."""
+    need_coredis()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server of the test's own."""
+    with RedisServer(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

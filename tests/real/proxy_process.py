@@ -86,6 +86,12 @@ class ProxyProcess(Process):
         self.signal(signal.SIGHUP)
         self.err.wait_for("Config reloaded from", start=start)
 
+    def refused_reload(self) -> str:
+        """SIGHUP, and the first line that says why it came to nothing."""
+        start = len(self.err)
+        self.signal(signal.SIGHUP)
+        return self.err.wait_for("reload refused: (.*)", start=start)[1]
+
     def rss(self) -> int:
         """Resident memory in bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
@@ -167,6 +173,15 @@ def _pairs(table: Mapping[str, Any]) -> list[str]:
     return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
 
 
+def write_config(
+    directory: Path, upstreams: Sequence[int | str | Mapping[str, Any]], **config: Any
+) -> Path:
+    """`config_text` as ``proxy.toml`` in this directory, whatever was there before."""
+    path = directory / "proxy.toml"
+    path.write_text(config_text(upstreams, **config))
+    return path
+
+
 @contextmanager
 def running_proxy(
     tmp_path: Path,
@@ -176,7 +191,6 @@ def running_proxy(
     **config: Any,
 ) -> Iterator[ProxyProcess]:
     """A proxy that has started, from ``tmp_path/proxy.toml``; stopped at the end."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text(upstreams, **config))
+    path = write_config(tmp_path, upstreams, **config)
     with ProxyProcess("run", path, cwd=tmp_path, prefix=prefix) as proxy:
         yield proxy.wait_until_started()

@@ -5,12 +5,19 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
 from processes import DEADLINE, Process, lacking, reserve_port
 
 Reply = bytes | int | list["Reply"] | None
+
+
+def need_coredis() -> None:
+    """Skip or fail the test without the package by which the proxy speaks to Redis."""
+    if not find_spec("coredis"):
+        lacking("coredis is not installed")
 
 
 class RedisServer:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from processes import Curl, wait_until
-from proxy_process import ProxyProcess, config_text, http_get, parse_metrics
+from proxy_process import ProxyProcess, config_text, http_get, parse_metrics, write_config
 from rawhttp import get
 
 EPHEMERAL = {"PROXY_LISTEN_PORT": "0"}
@@ -164,8 +164,7 @@ def test_run_without_any_configuration_is_status_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flags", [("--listen", "nowhere"), ("--log-level", "loud")])
 def test_bad_flag_is_status_2(tmp_path: Path, flags: tuple[str, str]) -> None:
     """A flag is blamed by its name."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text([1]))
+    path = write_config(tmp_path, [1])
     code, text = ends("run", path, *flags, cwd=tmp_path)
     assert code == 2
     assert flags[0] in text
@@ -200,8 +199,7 @@ def test_taken_port_is_status_1(tmp_path: Path, which: str) -> None:
 
 def test_unwritable_pid_file_is_status_1(tmp_path: Path) -> None:
     """So is a pid file in a folder that is not there."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text([1], pid_file=str(tmp_path / "missing" / "proxy.pid")))
+    path = write_config(tmp_path, [1], pid_file=str(tmp_path / "missing" / "proxy.pid"))
     code, text = ends("run", path, cwd=tmp_path)
     assert code == 1
     last = text.splitlines()[-1]
@@ -212,8 +210,7 @@ def test_unwritable_pid_file_is_status_1(tmp_path: Path) -> None:
 def test_pid_file(tmp_path: Path, echo_port: int) -> None:
     """It holds the process id while the proxy runs, and is gone afterwards."""
     file = tmp_path / "proxy.pid"
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text([echo_port], pid_file=str(file)))
+    path = write_config(tmp_path, [echo_port], pid_file=str(file))
     with ProxyProcess("run", path, cwd=tmp_path) as proxy:
         proxy.wait_until_started()
         assert int(file.read_text()) == proxy.pid

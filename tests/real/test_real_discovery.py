@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 from attrs import frozen
-from dns_server import DnsServer, running_dns
+from dns_server import DnsServer
 from processes import DEADLINE, wait_until
-from proxy_process import ProxyProcess, config_text, running_proxy
+from proxy_process import ProxyProcess, running_proxy, write_config
 from rawhttp import RawClient, get
-from upstreams import Handler, ScriptedUpstream, UpstreamConnection
+from upstreams import ScriptedUpstream, named
 
 ONE, TWO = "127.0.0.1", "127.0.0.2"
 SERVICE = "_http._tcp.app.test"
@@ -44,33 +44,12 @@ class Upstreams:
         return f"{host}:{self.port}"
 
 
-def named(name: bytes) -> Handler:
-    def handler(connection: UpstreamConnection) -> None:
-        while True:
-            connection.read_request()
-            connection.answer(name)
-
-    return handler
-
-
 @pytest.fixture
 def upstreams() -> Iterator[Upstreams]:
     with ExitStack() as stack:
         one = stack.enter_context(ScriptedUpstream(named(b"one")))
         two = stack.enter_context(ScriptedUpstream(named(b"two"), (TWO, one.port)))
         yield Upstreams(one, two)
-
-
-@pytest.fixture
-def server() -> Iterator[DnsServer]:
-    with running_dns() as server:
-        yield server
-
-
-@pytest.fixture
-def other_server() -> Iterator[DnsServer]:
-    with running_dns() as server:
-        yield server
 
 
 def asking(*servers: DnsServer, refresh_ms: int = 100) -> dict[str, Any]:
@@ -93,33 +72,33 @@ def wait_until_shown(proxy: ProxyProcess, *names: str) -> None:
     wait_until(lambda: shown(proxy) == set(names), f"the metrics show {names} and no others")
 
 
-def wait_until_asked(server: DnsServer) -> None:
+def wait_until_asked(nameserver: DnsServer) -> None:
     """Until a question comes that was not there before."""
-    server.was_asked.clear()
-    assert server.was_asked.wait(DEADLINE)
+    nameserver.was_asked.clear()
+    assert nameserver.was_asked.wait(DEADLINE)
 
 
-def test_a_name_moves(tmp_path: Path, server: DnsServer, upstreams: Upstreams) -> None:
+def test_a_name_moves(tmp_path: Path, nameserver: DnsServer, upstreams: Upstreams) -> None:
     """From one address to both and to the other; through a failure of DNS; and nobody is lost."""
-    server.records["app.test"] = {"A": [ONE]}
+    nameserver.records["app.test"] = {"A": [ONE]}
     name = f"app.test:{upstreams.port}"
     one, two = upstreams.name(ONE), upstreams.name(TWO)
-    with running_proxy(tmp_path, [name], dns=asking(server)) as proxy:
+    with running_proxy(tmp_path, [name], dns=asking(nameserver)) as proxy:
         assert shown(proxy) == {one}
         assert bodies(proxy) == [b"one"] * 4
-        server.records["app.test"] = {"A": [ONE, TWO]}
+        nameserver.records["app.test"] = {"A": [ONE, TWO]}
         wait_until_shown(proxy, one, two)
         assert bodies(proxy) == [b"one", b"one", b"two", b"two"]
-        server.records["app.test"] = {"A": [TWO]}
+        nameserver.records["app.test"] = {"A": [TWO]}
         proxy.err.wait_for(f"upstream {one} removed, 0 exchanges left")
         wait_until_shown(proxy, two)
         assert bodies(proxy) == [b"two"] * 4
-        server.fail("app.test")
+        nameserver.fail("app.test")
         kept = f"SERVFAIL; what was known of {name} before is kept"
         proxy.err.wait_for(rf"dns: cannot resolve app\.test: .*{kept}")
         assert bodies(proxy) == [b"two"] * 4
-        server.heal()
-        server.records["app.test"] = {"A": [ONE]}
+        nameserver.heal()
+        nameserver.records["app.test"] = {"A": [ONE]}
         proxy.err.wait_for(f"dns: {name} is found again")
         wait_until_shown(proxy, one)
         assert bodies(proxy) == [b"one"] * 4
@@ -127,28 +106,28 @@ def test_a_name_moves(tmp_path: Path, server: DnsServer, upstreams: Upstreams) -
         assert proxy.metrics()[f'proxy_upstream_requests_total{{upstream="{one}"}}'] == 4
 
 
-def test_a_service_moves(tmp_path: Path, server: DnsServer, upstreams: Upstreams) -> None:
+def test_a_service_moves(tmp_path: Path, nameserver: DnsServer, upstreams: Upstreams) -> None:
     """Weights share the load, priorities make backups, and both are heeded when they change."""
-    server.records["one.test"], server.records["two.test"] = {"A": [ONE]}, {"A": [TWO]}
+    nameserver.records["one.test"], nameserver.records["two.test"] = {"A": [ONE]}, {"A": [TWO]}
     port, two = upstreams.port, upstreams.name(TWO)
-    server.records[SERVICE] = {"SRV": [f"0 3 {port} one.test.", f"0 1 {port} two.test."]}
-    with running_proxy(tmp_path, [{"srv": SERVICE}], dns=asking(server)) as proxy:
+    nameserver.records[SERVICE] = {"SRV": [f"0 3 {port} one.test.", f"0 1 {port} two.test."]}
+    with running_proxy(tmp_path, [{"srv": SERVICE}], dns=asking(nameserver)) as proxy:
         assert bodies(proxy, 8) == [b"one"] * 6 + [b"two"] * 2
-        server.records[SERVICE] = {"SRV": [f"1 3 {port} one.test.", f"0 9 {port} two.test."]}
+        nameserver.records[SERVICE] = {"SRV": [f"1 3 {port} one.test.", f"0 9 {port} two.test."]}
         weight = f'proxy_upstream_weight{{upstream="{two}"}}'
         wait_until(lambda: proxy.metrics()[weight] == 9, "the new weight is known")
         assert bodies(proxy) == [b"two"] * 4
-        server.records[SERVICE] = {"SRV": [f"1 3 {port} one.test."]}
+        nameserver.records[SERVICE] = {"SRV": [f"1 3 {port} one.test."]}
         wait_until_shown(proxy, upstreams.name(ONE))
         assert bodies(proxy) == [b"one"] * 4
 
 
 def test_nobody_notices_a_server_that_moves_all_the_time(
-    tmp_path: Path, server: DnsServer, upstreams: Upstreams
+    tmp_path: Path, nameserver: DnsServer, upstreams: Upstreams
 ) -> None:
     """Four clients ask without a pause while the address changes ten times: 200 for each."""
-    server.records["app.test"] = {"A": [ONE]}
-    name, dns = f"app.test:{upstreams.port}", asking(server, refresh_ms=20)
+    nameserver.records["app.test"] = {"A": [ONE]}
+    name, dns = f"app.test:{upstreams.port}", asking(nameserver, refresh_ms=20)
     answers: Counter[tuple[int, bytes]] = Counter()
     over = threading.Event()
 
@@ -165,7 +144,7 @@ def test_nobody_notices_a_server_that_moves_all_the_time(
         for client in clients:
             client.start()
         for host in itertools.islice(itertools.cycle((TWO, ONE)), 10):
-            server.records["app.test"] = {"A": [host]}
+            nameserver.records["app.test"] = {"A": [host]}
             wait_until_shown(proxy, upstreams.name(host))
         over.set()
         for client in clients:
@@ -176,86 +155,85 @@ def test_nobody_notices_a_server_that_moves_all_the_time(
 
 
 def test_a_name_that_is_not_known_at_the_start(
-    tmp_path: Path, server: DnsServer, upstreams: Upstreams
+    tmp_path: Path, nameserver: DnsServer, upstreams: Upstreams
 ) -> None:
     """The proxy starts, says that DNS is to blame, and serves as soon as it has an answer."""
     name = f"app.test:{upstreams.port}"
-    with running_proxy(tmp_path, [name], dns=asking(server)) as proxy:
+    with running_proxy(tmp_path, [name], dns=asking(nameserver)) as proxy:
         proxy.err.wait_for(r"dns: cannot resolve app\.test: there is no such name")
         answer = get(proxy.where, "/")
         assert (answer.status, answer.header("proxy-status")) == (
             502,
             "trio-proxy; error=dns_error",
         )
-        server.records["app.test"] = {"A": [TWO]}
+        nameserver.records["app.test"] = {"A": [TWO]}
         wait_until_shown(proxy, upstreams.name(TWO))
         assert bodies(proxy) == [b"two"] * 4
 
 
 def test_a_server_that_is_silent_at_the_start(
-    tmp_path: Path, server: DnsServer, upstreams: Upstreams
+    tmp_path: Path, nameserver: DnsServer, upstreams: Upstreams
 ) -> None:
     """It costs the start a second, and neither requests nor the stop anything."""
-    server.silent = {("app.test", "A"), ("app.test", "AAAA")}
+    nameserver.silent = {("app.test", "A"), ("app.test", "AAAA")}
     names = [upstreams.port, f"app.test:{upstreams.port}"]
-    with running_proxy(tmp_path, names, dns=asking(server)) as proxy:
+    with running_proxy(tmp_path, names, dns=asking(nameserver)) as proxy:
         proxy.err.wait_for("dns: no answer within 1 s for app.test")
         with RawClient(proxy.where) as client:
             assert client.get("/").body == b"one"
-        wait_until_asked(server)
+        wait_until_asked(nameserver)
         began = time.monotonic()
     assert time.monotonic() - began < 4, "a stop does not wait for the look-up, which takes 5 s"
 
 
-def rewrite(tmp_path: Path, upstreams: list[Any], **config: Any) -> None:
-    (tmp_path / "proxy.toml").write_text(config_text(upstreams, **config))
-
-
 def test_a_reload_changes_the_servers(
-    tmp_path: Path, server: DnsServer, other_server: DnsServer, upstreams: Upstreams
+    tmp_path: Path, nameserver: DnsServer, other_nameserver: DnsServer, upstreams: Upstreams
 ) -> None:
     """What the new one says counts, and the old one is asked no more."""
-    server.records["app.test"], other_server.records["app.test"] = {"A": [ONE]}, {"A": [TWO]}
+    nameserver.records["app.test"] = {"A": [ONE]}
+    other_nameserver.records["app.test"] = {"A": [TWO]}
     names = [f"app.test:{upstreams.port}"]
-    with running_proxy(tmp_path, names, dns=asking(server)) as proxy:
+    with running_proxy(tmp_path, names, dns=asking(nameserver)) as proxy:
         assert bodies(proxy) == [b"one"] * 4
-        assert other_server.asked == []
-        rewrite(tmp_path, names, dns=asking(other_server))
+        assert other_nameserver.asked == []
+        write_config(tmp_path, names, dns=asking(other_nameserver))
         proxy.reload()
         wait_until_shown(proxy, upstreams.name(TWO))
         assert bodies(proxy) == [b"two"] * 4
-        server.asked.clear()
-        wait_until_asked(other_server)
-        assert server.asked == []
+        nameserver.asked.clear()
+        wait_until_asked(other_nameserver)
+        assert nameserver.asked == []
 
 
 def test_other_servers_are_asked_at_once(
-    tmp_path: Path, server: DnsServer, other_server: DnsServer, upstreams: Upstreams
+    tmp_path: Path, nameserver: DnsServer, other_nameserver: DnsServer, upstreams: Upstreams
 ) -> None:
     """Not only after refresh_ms, which may be long, or never."""
-    server.records["app.test"], other_server.records["app.test"] = {"A": [ONE]}, {"A": [TWO]}
+    nameserver.records["app.test"] = {"A": [ONE]}
+    other_nameserver.records["app.test"] = {"A": [TWO]}
     names = [f"app.test:{upstreams.port}"]
-    with running_proxy(tmp_path, names, dns=asking(server, refresh_ms=0)) as proxy:
+    with running_proxy(tmp_path, names, dns=asking(nameserver, refresh_ms=0)) as proxy:
         assert bodies(proxy) == [b"one"] * 4
-        rewrite(tmp_path, names, dns=asking(other_server, refresh_ms=0))
+        write_config(tmp_path, names, dns=asking(other_nameserver, refresh_ms=0))
         proxy.reload()
         assert bodies(proxy) == [b"two"] * 4
 
 
 def test_a_refused_reload_keeps_the_servers(
-    tmp_path: Path, server: DnsServer, other_server: DnsServer, upstreams: Upstreams
+    tmp_path: Path, nameserver: DnsServer, other_nameserver: DnsServer, upstreams: Upstreams
 ) -> None:
     """Nothing has changed, so nobody else is asked."""
-    server.records["app.test"], other_server.records["app.test"] = {"A": [ONE]}, {"A": [TWO]}
+    nameserver.records["app.test"] = {"A": [ONE]}
+    other_nameserver.records["app.test"] = {"A": [TWO]}
     names = [f"app.test:{upstreams.port}"]
-    with running_proxy(tmp_path, names, dns=asking(server)) as proxy:
+    with running_proxy(tmp_path, names, dns=asking(nameserver)) as proxy:
         taken = ["127.0.0.1:0", f"127.0.0.1:{upstreams.port}"]
-        rewrite(tmp_path, names, listen=taken, dns=asking(other_server))
+        write_config(tmp_path, names, listen=taken, dns=asking(other_nameserver))
         start = len(proxy.err)
         proxy.signal(signal.SIGHUP)
         proxy.err.wait_for("reload refused: .*cannot listen on", start=start)
-        wait_until_asked(server)  # nothing that began in between is under way any more
-        other_server.asked.clear()
-        wait_until_asked(server)
+        wait_until_asked(nameserver)  # nothing that began in between is under way any more
+        other_nameserver.asked.clear()
+        wait_until_asked(nameserver)
         assert bodies(proxy) == [b"one"] * 4
-        assert other_server.asked == []
+        assert other_nameserver.asked == []

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 
 import pytest
 from documents import SHOWN_LINE, Document, blocks, message_patterns, metric_labels
-from processes import lacking
 from prometheus_client.parser import text_string_to_metric_families
+from redis_server import need_coredis
 
 from trio_proxy.config import parse
 from trio_proxy.errors import ProxyError, Reason, Source
@@ -50,8 +49,8 @@ def messages(*, of_access: bool) -> list[str]:
 @pytest.mark.parametrize("text", blocks("toml", PAGE.text))
 def test_each_configuration_passes_check(text: str) -> None:
     """By itself, or below a server."""
-    if "redis://" in text and not find_spec("coredis"):
-        lacking("coredis is not installed")
+    if "redis://" in text:
+        need_coredis()
     parse(text if "[[upstreams]]" in text else SERVER + text, source="the page")
 
 

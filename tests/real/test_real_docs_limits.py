@@ -8,13 +8,12 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from documents import SHOWN_LINE, blocks
 from outage_plays import PAGE, Play, Server, two_servers
-from processes import DEADLINE, lacking, wait_until
+from processes import DEADLINE, wait_until
 from rawhttp import Response, get
 from redis_server import RedisServer
 from upstreams import ScriptedUpstream, UpstreamConnection
@@ -117,10 +116,9 @@ def test_rate_limit(tmp_path: Path, echo_port: int) -> None:
             assert refused.header(name.lower()) == value
 
 
+@pytest.mark.usefixtures("coredis")
 def test_one_limit_for_several_proxies(tmp_path: Path, echo_port: int) -> None:
     """Redis is killed and started again; requests are answered, and the log tells of it."""
-    if not find_spec("coredis"):
-        lacking("coredis is not installed")
     play = Play(tmp_path, "One limit for several proxies", [echo_port])
     with RedisServer(tmp_path) as redis, play.running(("6379", str(redis.port))):
         play.shown = [each.replace("6379", str(redis.port)) for each in play.shown]

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import DEADLINE, lacking, wait_until
-from proxy_process import ProxyProcess, config_text, running_proxy
+from processes import DEADLINE, wait_until
+from proxy_process import ProxyProcess, config_text, running_proxy, write_config
 from rawhttp import RawClient, get
 from redis_server import RedisServer
 from shared_limit import BURST, again_if_disturbed, counting, limit, wait_until_counted_in
 
-
-@pytest.fixture(autouse=True)
-def coredis() -> None:
-    if not find_spec("coredis"):
-        lacking("coredis is not installed")
+pytestmark = pytest.mark.usefixtures("coredis")
 
 
 def let_in_alone(proxy: ProxyProcess, key: str, count: int = BURST + 20) -> int:
@@ -99,8 +94,7 @@ UNUSABLE = "rediss://:pw-0@127.0.0.1:1/0?ssl_ca_certs=/nonexistent/ca.pem"
 
 def test_a_store_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
     """One readable line without the password, and exit status 1."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text([1], rate_limit=limit(UNUSABLE)))
+    path = write_config(tmp_path, [1], rate_limit=limit(UNUSABLE))
     with ProxyProcess("run", path, cwd=tmp_path) as proxy:
         assert proxy.wait_for_end() == 1
         (line,) = proxy.err.text().splitlines()

@@ -10,33 +10,11 @@ from pathlib import Path
 
 import pytest
 from processes import DEADLINE, echo_on_port, wait_until
-from proxy_process import ProxyProcess, config_text, running_proxy
+from proxy_process import running_proxy, write_config
 from rawhttp import RawClient, connect, get, request
 from traffic import Traffic
-from upstreams import Handler, ScriptedUpstream, UpstreamConnection
+from upstreams import ScriptedUpstream, UpstreamConnection, named
 from websockets.sync.client import connect as connect_websocket
-
-
-def named(name: bytes) -> Handler:
-    """An upstream that answers with its name."""
-
-    def handler(connection: UpstreamConnection) -> None:
-        while True:
-            connection.read_request()
-            connection.answer(name)
-
-    return handler
-
-
-def rewrite(tmp_path: Path, upstreams: list[int], **config: object) -> None:
-    (tmp_path / "proxy.toml").write_text(config_text(upstreams, **config))
-
-
-def refused_reload(proxy: ProxyProcess) -> str:
-    """SIGHUP, and the first line that says why it came to nothing."""
-    start = len(proxy.err)
-    proxy.signal(signal.SIGHUP)
-    return proxy.err.wait_for("reload refused: (.*)", start=start)[1]
 
 
 def test_upstreams_change(tmp_path: Path) -> None:
@@ -48,13 +26,13 @@ def test_upstreams_change(tmp_path: Path) -> None:
         RawClient(proxy.where) as client,
     ):
         assert client.get("/").body == b"old"
-        rewrite(tmp_path, [new.port])
+        write_config(tmp_path, [new.port])
         proxy.reload()
         assert client.get("/").body == b"new"
         assert get(proxy.where, "/").body == b"new"
         names = {key for key in proxy.metrics() if key.startswith("proxy_upstream_requests_t")}
         assert names == {f'proxy_upstream_requests_total{{upstream="127.0.0.1:{new.port}"}}'}
-        rewrite(tmp_path, [new.port, old.port])
+        write_config(tmp_path, [new.port, old.port])
         proxy.reload()
         assert {client.get("/").body for _ in range(2)} == {b"old", b"new"}
 
@@ -77,7 +55,7 @@ def test_exchange_under_way_keeps_its_upstream(tmp_path: Path) -> None:
     ):
         client.send(request("GET", "/"))
         assert arrived.wait(DEADLINE)
-        rewrite(tmp_path, [new.port])
+        write_config(tmp_path, [new.port])
         proxy.reload()
         proxy.err.wait_for(f"upstream 127.0.0.1:{old.port} removed, 1 exchange")
         go_on.set()
@@ -103,7 +81,7 @@ def test_removed_upstream_has_the_drains_time(tmp_path: Path) -> None:
     ):
         client.send(request("GET", "/"))
         assert arrived.wait(DEADLINE)
-        rewrite(tmp_path, [new.port], timeouts=timeouts)
+        write_config(tmp_path, [new.port], timeouts=timeouts)
         proxy.reload()
         assert client.read_response().status == 503
         assert client.get("/").body == b"new"
@@ -112,7 +90,7 @@ def test_removed_upstream_has_the_drains_time(tmp_path: Path) -> None:
 def test_log_level_and_format_change(tmp_path: Path, echo_port: int) -> None:
     """Level, format and the access log's switch take effect at once."""
     with running_proxy(tmp_path, [echo_port]) as proxy:
-        rewrite(tmp_path, [echo_port], logging={"format": "json", "level": "debug"})
+        write_config(tmp_path, [echo_port], logging={"format": "json", "level": "debug"})
         proxy.signal(signal.SIGHUP)
         proxy.err.wait_for(
             r'"message": "Config reloaded from \S*proxy.toml \(logging level=debug\)"'
@@ -120,10 +98,10 @@ def test_log_level_and_format_change(tmp_path: Path, echo_port: int) -> None:
         assert get(proxy.where, "/as-json").status == 200
         line = proxy.err.wait_for(r"^\{.*/as-json.*\}$")[0]
         assert json.loads(line)["status"] == 200
-        rewrite(tmp_path, [echo_port], logging={"access": False})
+        write_config(tmp_path, [echo_port], logging={"access": False})
         proxy.reload()
         assert get(proxy.where, "/unlogged").status == 200
-        rewrite(tmp_path, [echo_port])
+        write_config(tmp_path, [echo_port])
         proxy.reload()
         assert get(proxy.where, "/logged").status == 200
         proxy.err.wait_for(r' - trio_proxy.access - INFO - 127.0.0.1 "GET /logged HTTP/1.1" 200 ')
@@ -134,13 +112,14 @@ def test_listeners_come_and_go(tmp_path: Path, unix_path: Path, echo_port: int) 
     """A new listener serves, a removed one refuses, the one that stays keeps its port."""
     with running_proxy(tmp_path, [echo_port]) as proxy, RawClient(proxy.where) as client:
         assert client.get("/one").status == 200
-        rewrite(tmp_path, [echo_port], listen=["127.0.0.1:0", "127.0.0.2:0", f"unix:{unix_path}"])
+        listen = ["127.0.0.1:0", "127.0.0.2:0", f"unix:{unix_path}"]
+        write_config(tmp_path, [echo_port], listen=listen)
         proxy.reload()
         port = int(proxy.err.wait_for(r"listening on http://127.0.0.2:(\d+)")[1])
         assert get(("127.0.0.2", port), "/two").status == 200
         assert get(str(unix_path), "/three").status == 200
         assert get(proxy.where, "/still").status == 200
-        rewrite(tmp_path, [echo_port])
+        write_config(tmp_path, [echo_port])
         proxy.reload()
         proxy.err.wait_for(f"no longer listening on http://127.0.0.2:{port}")
         with pytest.raises(ConnectionRefusedError):
@@ -154,11 +133,11 @@ def test_listeners_come_and_go(tmp_path: Path, unix_path: Path, echo_port: int) 
 def test_metrics_port_comes_and_goes(tmp_path: Path, echo_port: int) -> None:
     """`metrics_listen` is taken on and given up like any listener."""
     with running_proxy(tmp_path, [echo_port], metrics=False) as proxy:
-        rewrite(tmp_path, [echo_port])
+        write_config(tmp_path, [echo_port])
         proxy.reload()
         assert proxy.metrics()['proxy_config_reloads_total{result="success"}'] == 1
         port = proxy.metrics_port
-        rewrite(tmp_path, [echo_port], metrics=False)
+        write_config(tmp_path, [echo_port], metrics=False)
         proxy.reload()
         with pytest.raises(ConnectionRefusedError):
             connect(("127.0.0.1", port))
@@ -170,20 +149,20 @@ def test_invalid_file_changes_nothing(tmp_path: Path, echo_port: int) -> None:
     with running_proxy(tmp_path, [echo_port]) as proxy, RawClient(proxy.where) as client:
         assert client.get("/before").status == 200
         path.write_text("listen = [")
-        assert "is not valid TOML" in refused_reload(proxy)
-        rewrite(tmp_path, [1], timeouts={"raed_ms": 1, "write_ms": -1})
-        refused_reload(proxy)
+        assert "is not valid TOML" in proxy.refused_reload()
+        write_config(tmp_path, [1], timeouts={"raed_ms": 1, "write_ms": -1})
+        proxy.refused_reload()
         proxy.err.wait_for(r"reload refused: .*timeouts\.raed_ms: .*read_ms")
         proxy.err.wait_for(r"reload refused: .*timeouts\.write_ms: ")
         path.unlink()
-        assert "cannot be read: No such file" in refused_reload(proxy)
-        rewrite(tmp_path, [1], listen=["127.0.0.1:0", f"127.0.0.1:{echo_port}"])
-        assert f"cannot listen on 127.0.0.1:{echo_port}" in refused_reload(proxy)
+        assert "cannot be read: No such file" in proxy.refused_reload()
+        write_config(tmp_path, [1], listen=["127.0.0.1:0", f"127.0.0.1:{echo_port}"])
+        assert f"cannot listen on 127.0.0.1:{echo_port}" in proxy.refused_reload()
         assert client.get("/after").status == 200
         assert get(proxy.where, "/after").status == 200
         values = proxy.metrics()
         assert values['proxy_config_reloads_total{result="failure"}'] == 4
-        rewrite(tmp_path, [echo_port])
+        write_config(tmp_path, [echo_port])
         proxy.reload()
         assert client.get("/mended").status == 200
 
@@ -194,7 +173,7 @@ def test_open_websocket_survives(tmp_path: Path, echo_port: int) -> None:
         url = f"ws://127.0.0.1:{proxy.port}/ws"
         with connect_websocket(url, proxy=None, close_timeout=DEADLINE) as websocket:
             for number, upstreams in enumerate([[echo_port], [echo_port, other], [other]]):
-                rewrite(tmp_path, upstreams, logging={"level": ["info", "debug"][number % 2]})
+                write_config(tmp_path, upstreams, logging={"level": ["info", "debug"][number % 2]})
                 proxy.reload()
                 websocket.send(f"after reload {number}")
                 assert websocket.recv(DEADLINE) == f"after reload {number}"
@@ -220,7 +199,7 @@ def reload_under_traffic(tmp_path: Path, ports: tuple[int, int], reloads: int) -
                 listen = ["127.0.0.1:0", "127.0.0.2:0"][: 1 + number % 2]
                 upstreams = [[one], [one, two], [two]][number % 3]
                 style = {"format": ["text", "json"][number % 2], "access": False}
-                rewrite(tmp_path, upstreams, listen=listen, logging=style)
+                write_config(tmp_path, upstreams, listen=listen, logging=style)
                 proxy.reload()
                 wait_until(
                     lambda asked=asked: fresh.asked > asked[0] + 5 and kept.asked > asked[1] + 5,

@@ -9,13 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from processes import DEADLINE, lacking, wait_until
-from proxy_process import ProxyProcess, config_text
+from processes import DEADLINE, wait_until
+from proxy_process import ProxyProcess, write_config
 from rawhttp import RawClient, Response, get
 from redis_server import RedisServer
 from shared_limit import AWAY, BACK, BURST, KEYS, limit, wait_until_counted_in
@@ -25,11 +24,7 @@ LATE_SECONDS = 0.5
 
 T = TypeVar("T")
 
-
-@pytest.fixture(autouse=True)
-def coredis() -> None:
-    if not find_spec("coredis"):
-        lacking("coredis is not installed")
+pytestmark = pytest.mark.usefixtures("coredis")
 
 
 class Pair:
@@ -97,8 +92,7 @@ class Pair:
 @contextmanager
 def running_pair(tmp_path: Path, redis: RedisServer, upstream: int) -> Iterator[Pair]:
     with ExitStack() as stack:
-        path = tmp_path / "proxy.toml"
-        path.write_text(config_text([upstream], rate_limit=limit(redis.url)))
+        path = write_config(tmp_path, [upstream], rate_limit=limit(redis.url))
         proxies = [stack.enter_context(ProxyProcess("run", path, cwd=tmp_path)) for _ in range(2)]
         for each in proxies:
             each.wait_until_started()
@@ -112,8 +106,6 @@ def running_pair(tmp_path: Path, redis: RedisServer, upstream: int) -> Iterator[
 @pytest.fixture(scope="module")
 def pair(echo_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """For tests that leave it as they found it: with Redis there."""
-    if not find_spec("coredis"):
-        lacking("coredis is not installed")
     tmp_path = tmp_path_factory.mktemp("pair")
     with RedisServer(tmp_path) as redis, running_pair(tmp_path, redis, echo_port) as pair:
         yield pair

@@ -4,41 +4,18 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from processes import DEADLINE, wait_until
-from proxy_process import ProxyProcess, config_text, running_proxy
-from rawhttp import RawClient, connect, request
-from upstreams import ScriptedUpstream, UpstreamConnection
+from proxy_process import ProxyProcess, running_proxy, write_config
+from rawhttp import RawClient, request
+from stopping import Gate, Reader, endless, refuses
+from upstreams import ScriptedUpstream
 
 #: A stop that is to happen at once; generous for a busy machine, far below every `drain_ms` here.
 AT_ONCE = 10.0
-
-
-class Gate:
-    """An upstream's handler that holds its answers back until told."""
-
-    def __init__(self) -> None:
-        self.arrived = threading.Event()
-        self.go_on = threading.Event()
-
-    def __call__(self, connection: UpstreamConnection) -> None:
-        connection.read_request()
-        self.arrived.set()
-        assert self.go_on.wait(DEADLINE)
-        connection.answer(b"finished\n")
-        connection.wait_for_end()
-
-
-def refuses(proxy: ProxyProcess) -> bool:
-    try:
-        connect(proxy.where).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -76,28 +53,6 @@ def test_metrics_are_served_during_the_drain(tmp_path: Path) -> None:
             gate.go_on.set()
             assert busy.read_response().status == 200
         assert proxy.wait_for_end() == 0
-
-
-def endless(connection: UpstreamConnection) -> None:
-    """A stream that never ends, or a tunnel if one is asked for."""
-    if connection.read_request().header("upgrade") is None:
-        connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        connection.send_until_refused(b"400\r\n" + b"x" * 1024 + b"\r\n")
-    else:
-        connection.send(b"HTTP/1.1 101 Ok\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n")
-        connection.wait_for_end()
-
-
-class Reader(threading.Thread):
-    """Takes what a client gets until that ends."""
-
-    def __init__(self, client: RawClient) -> None:
-        super().__init__()
-        self.client = client
-        self.start()
-
-    def run(self) -> None:
-        self.client.wait_for_end()
 
 
 def _open_stream_and_tunnel(stream: RawClient, tunnel: RawClient) -> list[Reader]:
@@ -167,8 +122,7 @@ def test_sighup_during_a_drain_does_no_harm(tmp_path: Path) -> None:
 
 def test_sigterm_right_after_start(tmp_path: Path, echo_port: int) -> None:
     """As soon as it listens, a SIGTERM is a graceful stop."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text([echo_port]))
+    path = write_config(tmp_path, [echo_port])
     for _ in range(3):
         with ProxyProcess("run", path, cwd=tmp_path) as proxy:
             proxy.err.wait_for("listening on")
@@ -179,8 +133,7 @@ def test_sigterm_right_after_start(tmp_path: Path, echo_port: int) -> None:
 @pytest.mark.parametrize("after", [0.0, 0.1, 0.2, 0.3])
 def test_sigterm_while_it_starts(tmp_path: Path, after: float) -> None:
     """Earlier it may end by the signal itself, but never with a traceback or an error."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text([1]))
+    path = write_config(tmp_path, [1])
     with ProxyProcess("run", path, cwd=tmp_path) as proxy:
         time.sleep(after)  # the moments are the subject, nothing is waited for
         proxy.signal(signal.SIGTERM)

@@ -14,33 +14,12 @@ from pathlib import Path
 
 import pytest
 from processes import DEADLINE, wait_until
-from proxy_process import ProxyProcess, config_text, running_proxy
+from proxy_process import running_proxy
 from rawhttp import RawClient, connect, get, request
+from stopping import DELAYS, starting
 from upstreams import ScriptedUpstream, UpstreamConnection
 
 # Signals during the start
-
-#: Seconds behind the moment in which the process has set its signals right, which is about when
-#: it begins to import; it serves after some 300 ms.
-DELAYS = [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
-
-
-def ignores_hangups(pid: int) -> bool:
-    """Whether SIGHUP is ignored, which is the first thing that the program does."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    fields = dict(line.split(":\t") for line in lines if line.startswith("Sig"))
-    return bool((int(fields["SigIgn"], 16) | int(fields["SigCgt"], 16)) >> signal.SIGHUP - 1 & 1)
-
-
-@contextmanager
-def starting(tmp_path: Path, delay: float, workers: int = 1) -> Iterator[ProxyProcess]:
-    """A process that many seconds into its start."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text([1], metrics=False, workers=workers))
-    with ProxyProcess("run", path, cwd=tmp_path) as proxy:
-        wait_until(lambda: ignores_hangups(proxy.pid), "the program begins")
-        time.sleep(delay)
-        yield proxy
 
 
 @pytest.mark.parametrize("delay", DELAYS)

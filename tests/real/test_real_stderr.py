@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import pytest
 from processes import DEADLINE, environment, wait_until
-from proxy_process import PROXY, config_text
+from proxy_process import PROXY, write_config
 from rawhttp import RawClient
 from upstreams import ScriptedUpstream
 
@@ -32,8 +32,7 @@ def test_stuck_or_closed_stderr_stops_nothing(
     tmp_path: Path, unix_path: Path, echo_port: int, what: Callable[[int, int], None]
 ) -> None:
     """With a log that nobody takes the proxy goes on serving, and it can be stopped."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text([echo_port], listen=[f"unix:{unix_path}"]))
+    path = write_config(tmp_path, [echo_port], listen=[f"unix:{unix_path}"])
     read_end, write_end = os.pipe()
     argv = [*PROXY, "run", path]
     process = subprocess.Popen(argv, cwd=tmp_path, env=environment(), stderr=write_end)
@@ -48,8 +47,7 @@ def test_stuck_or_closed_stderr_stops_nothing(
 
 def test_no_stderr_at_all(tmp_path: Path, unix_path: Path, echo_port: int) -> None:
     """Started with descriptor 2 closed (`2>&-`), it serves all the same."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text([echo_port], listen=[f"unix:{unix_path}"]))
+    path = write_config(tmp_path, [echo_port], listen=[f"unix:{unix_path}"])
     argv = ["sh", "-c", 'exec "$@" 2>&-', "sh", *PROXY, "run", path]
     process = subprocess.Popen(argv, cwd=tmp_path, env=environment())
     _serve_and_stop(process, unix_path, requests=20)
@@ -79,8 +77,7 @@ def _serve_and_stop(process: subprocess.Popen[bytes], unix: Path, requests: int)
 def test_lost_log_lines_are_counted(tmp_path: Path) -> None:
     """A reader that sleeps and comes back learns how many lines it missed, and gets the rest."""
     with ScriptedUpstream() as upstream:
-        path = tmp_path / "proxy.toml"
-        path.write_text(config_text([upstream.port]))
+        path = write_config(tmp_path, [upstream.port])
         read_end, write_end = os.pipe()
         process = subprocess.Popen([*PROXY, "run", path], env=environment(), stderr=write_end)
         os.close(write_end)

@@ -10,7 +10,7 @@ import pytest
 from processes import running_uvicorn
 from proxy_process import running_proxy
 from rawhttp import RawClient, get, request
-from upstreams import Handler, ScriptedUpstream, UpstreamConnection
+from upstreams import ScriptedUpstream, UpstreamConnection, named
 
 RACES = 400
 
@@ -33,22 +33,13 @@ def test_one_connection_serves_many_requests(tmp_path: Path) -> None:
 def test_upstreams_take_turns(tmp_path: Path) -> None:
     """Two upstreams get the requests in turn."""
     with (
-        ScriptedUpstream(_named(b"one")) as one,
-        ScriptedUpstream(_named(b"two")) as two,
+        ScriptedUpstream(named(b"one")) as one,
+        ScriptedUpstream(named(b"two")) as two,
         running_proxy(tmp_path, [one.port, two.port]) as proxy,
         RawClient(proxy.where) as client,
     ):
         bodies = [client.get("/").body for _ in range(6)]
     assert bodies == [b"one", b"two"] * 3
-
-
-def _named(name: bytes) -> Handler:
-    def handler(connection: UpstreamConnection) -> None:
-        while True:
-            connection.read_request()
-            connection.answer(name)
-
-    return handler
 
 
 class Spiteful:

@@ -14,7 +14,7 @@ from crews import clients_of_all, is_running, owner_of, pids_of
 from processes import Curl, children, wait_until
 from proxy_process import PROXY, ProxyProcess, config_text, running_proxy
 from rawhttp import RawClient, get, many_clients, request
-from upstreams import ScriptedUpstream, UpstreamConnection
+from upstreams import ScriptedUpstream, UpstreamConnection, named
 
 from trio_proxy.server.cores import usable_cores
 
@@ -126,21 +126,12 @@ def test_one_worker_is_the_one_process(tmp_path: Path, echo_port: int) -> None:
 # What is divided, and what is shared
 
 
-def tell_name(name: bytes) -> ScriptedUpstream:
-    def handler(connection: UpstreamConnection) -> None:
-        while True:
-            connection.read_request()
-            connection.answer(name)
-
-    return ScriptedUpstream(handler)
-
-
 def test_a_sticky_cookie_is_understood_by_all_workers(tmp_path: Path) -> None:
     """Although no secret is configured: who has the cookie meets the same upstream everywhere."""
     balance = {"sticky_cookie": "route"}
     with (
-        tell_name(b"one") as one,
-        tell_name(b"two") as two,
+        ScriptedUpstream(named(b"one")) as one,
+        ScriptedUpstream(named(b"two")) as two,
         running_proxy(tmp_path, [one.port, two.port], workers=2, balance=balance) as proxy,
         clients_of_all(proxy) as clients,
     ):

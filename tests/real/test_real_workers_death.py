@@ -19,9 +19,9 @@ from crews import (
     wait_until_gone,
 )
 from processes import wait_until
-from proxy_process import ProxyProcess, config_text, running_proxy
+from proxy_process import ProxyProcess, running_proxy, write_config
 from rawhttp import RawClient, get, request
-from test_real_shutdown import Gate
+from stopping import Gate
 from traffic import Traffic
 from upstreams import ScriptedUpstream
 
@@ -157,7 +157,7 @@ def test_workers_do_not_outlive_their_supervisor(tmp_path: Path) -> None:
     """kill -9 of the supervisor: they finish what is under way, accept nobody, and end."""
     gate = Gate()
     with ScriptedUpstream(gate) as upstream:
-        (tmp_path / "proxy.toml").write_text(config_text([upstream.port], workers=2))
+        write_config(tmp_path, [upstream.port], workers=2)
         with ProxyProcess("run", "proxy.toml", cwd=tmp_path) as proxy:
             proxy.wait_until_started()
             pids = pids_of(proxy).values()
@@ -177,7 +177,7 @@ def test_workers_do_not_outlive_their_supervisor(tmp_path: Path) -> None:
 def test_no_worker_can_serve(tmp_path: Path) -> None:
     """Status 1 and the reason, once more than one try would come to nothing."""
     store = "rediss://127.0.0.1/0?ssl_ca_certs=/nowhere"
-    (tmp_path / "proxy.toml").write_text(config_text([1], workers=2, rate_limit={"store": store}))
+    write_config(tmp_path, [1], workers=2, rate_limit={"store": store})
     with ProxyProcess("run", "proxy.toml", cwd=tmp_path) as proxy:
         assert proxy.wait_for_end() == 1
     last = proxy.err.text().splitlines()[-1]
@@ -190,7 +190,7 @@ def test_workers_that_crash_at_their_start(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\nif 'trio_proxy.server.worker' in sys.orig_argv:\n    os._exit(3)\n"
     )
-    (tmp_path / "proxy.toml").write_text(config_text([1], workers=2))
+    write_config(tmp_path, [1], workers=2)
     env = {"PYTHONPATH": str(tmp_path)}
     with ProxyProcess("run", "proxy.toml", cwd=tmp_path, env=env) as proxy:
         assert proxy.wait_for_end() == 1

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from crews import asking, clients_of_all, pids_of, wait_for_successor
 from processes import echo_on_port, wait_until
-from proxy_process import ProxyProcess, config_text, running_proxy
+from proxy_process import ProxyProcess, running_proxy, write_config
 from rawhttp import RawClient, connect, get
-from test_real_reload import named, refused_reload
 from traffic import Traffic
-from upstreams import ScriptedUpstream
+from upstreams import ScriptedUpstream, named
 
 SUCCESS = 'proxy_config_reloads_total{result="success"}'
 FAILURE = 'proxy_config_reloads_total{result="failure"}'
@@ -24,7 +23,7 @@ FAILURE = 'proxy_config_reloads_total{result="failure"}'
 
 def rewrite(tmp_path: Path, upstreams: list[int], **config: Any) -> None:
     config.setdefault("workers", 2)
-    (tmp_path / "proxy.toml").write_text(config_text(upstreams, **config))
+    write_config(tmp_path, upstreams, **config)
 
 
 def test_all_workers_take_the_new_settings(tmp_path: Path) -> None:
@@ -125,9 +124,9 @@ def test_a_bad_file_changes_nothing(tmp_path: Path, echo_port: int) -> None:
         clients_of_all(proxy) as clients,
     ):
         rewrite(tmp_path, [1], timeouts={"raed_ms": 1})
-        assert "timeouts.raed_ms" in refused_reload(proxy)
+        assert "timeouts.raed_ms" in proxy.refused_reload()
         rewrite(tmp_path, [1], listen=["127.0.0.1:0", f"127.0.0.1:{echo_port}"])
-        assert f"cannot listen on 127.0.0.1:{echo_port}" in refused_reload(proxy)
+        assert f"cannot listen on 127.0.0.1:{echo_port}" in proxy.refused_reload()
         for client in clients.values():
             assert client.get("/status/200").status == 200
         assert proxy.metrics()[FAILURE] == 2
@@ -143,7 +142,7 @@ def test_what_a_worker_cannot_do_changes_nothing(tmp_path: Path, echo_port: int)
         store = "rediss://127.0.0.1/0?ssl_ca_certs=/nowhere"
         listen = ["127.0.0.1:0", "127.0.0.2:39199"]
         rewrite(tmp_path, [1], listen=listen, rate_limit={"store": store})
-        assert "rate_limit.store: " in refused_reload(proxy)
+        assert "rate_limit.store: " in proxy.refused_reload()
         with pytest.raises(ConnectionRefusedError):
             connect(("127.0.0.2", 39199))
         for client in clients.values():

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from crews import clients_of_all, is_running, pids_of
 from processes import DEADLINE, wait_until
-from proxy_process import ProxyProcess, config_text, running_proxy
+from proxy_process import ProxyProcess, running_proxy, write_config
 from rawhttp import RawClient, request
-from test_real_shutdown import Gate, Reader, endless, refuses
-from test_real_start_and_stop import DELAYS, starting
+from stopping import DELAYS, Gate, Reader, endless, refuses, starting
 from upstreams import ScriptedUpstream
 
 #: Far below every `drain_ms` here, and generous for a busy machine.
@@ -152,8 +151,7 @@ def test_hangups_during_the_start(tmp_path: Path) -> None:
 
 def test_an_unwritable_pid_file_is_status_1(tmp_path: Path, echo_port: int) -> None:
     """The workers have begun by then, and are ended again."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(config_text([echo_port], pid_file="/nowhere/at.all", workers=2))
+    path = write_config(tmp_path, [echo_port], pid_file="/nowhere/at.all", workers=2)
     with ProxyProcess("run", path, cwd=tmp_path) as proxy:
         assert proxy.wait_for_end() == 1
         assert "cannot write pid_file /nowhere/at.all" in proxy.err.text()

@@ -69,6 +69,17 @@ def answer_all(connection: UpstreamConnection) -> None:
         connection.answer()
 
 
+def named(name: bytes) -> Handler:
+    """An upstream that answers with its name."""
+
+    def handler(connection: UpstreamConnection) -> None:
+        while True:
+            connection.read_request()
+            connection.answer(name)
+
+    return handler
+
+
 class ScriptedUpstream:
     """Listens, and has the handler see to each connection; a context manager.
 

@@ -7,12 +7,18 @@ from pathlib import Path
 import pytest
 
 pytest.register_assert_rewrite(
-    "conversation", "world", "scenario", "simnet_pairs", "crowd", "pools", "failing"
+    "conversation", "world", "scenario", "departures", "simnet_pairs", "crowd", "pools", "failing"
 )
 
 from world import run  # noqa: E402 - its asserts have to be rewritten first
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No jitter: checks that are due each second come at 500 ms, 1500 ms and so on."""
+    monkeypatch.setattr("random.random", lambda: 0.5)
 
 
 @pytest.hookimpl(trylast=True)

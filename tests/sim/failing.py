@@ -12,7 +12,7 @@ from scenario import OK, now_ms, upstream_errors
 from world import World, upstream_settings
 
 from trio_proxy.lifecycle import Exchange
-from trio_proxy.settings_upstreams import UpstreamSettings
+from trio_proxy.settings_upstreams import Retry, UpstreamSettings
 from trio_proxy.telemetry.accesslog import access_text
 
 #: Steps of a script beside the bytes of an answer: a reset or an end in its place, or nothing.
@@ -26,6 +26,16 @@ def steady(count: int) -> list[UpstreamSettings]:
     """Upstreams that no failure takes out, so that the balancing order is all there is to know."""
     names = [f"10.1.0.{number}:9000" for number in range(1, count + 1)]
     return [upstream_settings(name, max_fails=0) for name in names]
+
+
+def retry(**more: int) -> Retry:
+    """What may be sent again is, also after a 503."""
+    return Retry(on=("connect", "reset", "timeout", "503"), **more)
+
+
+def tries(count: int, try_timeout_ms: int = 0) -> Retry:
+    """`retry` with so many tries in all."""
+    return retry(attempts=count, try_timeout_ms=try_timeout_ms)
 
 
 def answer(status: int, body: bytes = b"", fields: bytes = b"") -> bytes:

@@ -30,8 +30,8 @@ OTHER_HOST, OTHER = "other.test", "other.test:9000"
 #: A name for SRV records.
 SERVICE = "_http._tcp.app.test"
 
-#: The hosts of `pools.NAMES`.
-A_IP, B_IP, C_IP, D_IP, E_IP = (f"10.1.0.{number}" for number in range(1, 6))
+#: The hosts of the first of `pools.NAMES`.
+A_IP, B_IP, C_IP = (f"10.1.0.{number}" for number in range(1, 4))
 
 Upstreams = Sequence[str | UpstreamSettings]
 

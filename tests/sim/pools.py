@@ -15,7 +15,8 @@ from trio_proxy.settings_upstreams import UpstreamSettings
 from trio_proxy.telemetry.metrics import StatsCollector
 
 #: The names of the upstreams that `servers` makes, in their order.
-A, B, C, D, E = NAMES = tuple(f"10.1.0.{number}:9000" for number in range(1, 6))
+NAMES = tuple(f"10.1.0.{number}:9000" for number in range(1, 6))
+A, B, C = NAMES[:3]
 
 
 def servers(*each: Mapping[str, Any], **common: Any) -> list[UpstreamSettings]:
@@ -87,6 +88,21 @@ async def ask(w: World, count: int, request: bytes = GET) -> bytes:
         return b"".join([(await client.ask(request)).body for _ in range(count)])
 
 
+async def send(w: World, count: int) -> list[Speaker]:
+    """Clients whose requests are sent one after the other."""
+    clients = [await w.client() for _ in range(count)]
+    for client in clients:
+        await client.send(GET)
+        await trio.sleep(0.001)
+    return clients
+
+
+async def answer(w: World, request: bytes = GET) -> Message:
+    """One answer, to a client of its own."""
+    async with await w.client() as client:
+        return await client.ask(request)
+
+
 async def statuses(w: World, count: int, request: bytes = GET) -> list[int]:
     """The statuses of so many answers, got one after the other by one client."""
     async with await w.client() as client:
@@ -104,11 +120,16 @@ def outcomes(w: World) -> list[str]:
     return [one.outcome for each in w.exchanges for one in each.tries]
 
 
-def metric(w: World, name: str, upstream: str, **labels: str) -> float | None:
-    """A sample of ``/metrics`` that is about one upstream."""
+def sample(w: World, name: str, **labels: str) -> float | None:
+    """What ``/metrics`` would say."""
     registry = CollectorRegistry()
     registry.register(StatsCollector(w.proxy.stats))
-    return registry.get_sample_value(name, {"upstream": upstream, **labels})
+    return registry.get_sample_value(name, labels)
+
+
+def metric(w: World, name: str, upstream: str, **labels: str) -> float | None:
+    """A sample of ``/metrics`` that is about one upstream."""
+    return sample(w, name, upstream=upstream, **labels)
 
 
 def is_up(w: World, upstream: str) -> bool:

@@ -9,17 +9,21 @@ from typing import Any
 import attrs
 import trio
 from conversation import Message, Speaker
-from world import World
+from world import GET, World
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Exchange, Phase
 from trio_proxy.settings import Timeouts
 from trio_proxy.upstream.pool import Upstream as PoolMember
 
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Fine\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
+
+
+def get(number: int) -> bytes:
+    """A request that can be told from others."""
+    return b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number
 
 
 def post(length: int, fields: bytes = b"") -> bytes:
@@ -81,6 +85,32 @@ def connections(w: World, number: int = 0) -> tuple[int, int]:
     if found := [m for m in w.proxy.cluster.members if m.name == w.upstreams[number].name]:
         assert found[0].limiter.borrowed_tokens == gauges.active + gauges.idle
     return gauges.active, gauges.idle
+
+
+async def started(w: World, request: bytes = GET) -> tuple[Speaker, Speaker]:
+    """A client whose request has reached the upstream, and the upstream."""
+    client = await w.client()
+    await client.send(request)
+    upstream = await w.upstreams[0].accept()
+    await upstream.read_request()
+    return client, upstream
+
+
+async def pooled(w: World) -> tuple[Speaker, Speaker]:
+    """A client and an upstream connection that lies in the pool after its request."""
+    client, upstream = await started(w)
+    await upstream.send(OK)
+    await client.read_response()
+    assert connections(w) == (0, 1)
+    return client, upstream
+
+
+async def tunnel(w: World) -> tuple[Speaker, Speaker]:
+    """Both ends of a fresh tunnel."""
+    client, upstream = await started(w, UPGRADE)
+    await upstream.send(SWITCH)
+    assert (await client.read_head()).status == 101
+    return client, upstream
 
 
 async def how_it_ends(peer: Speaker) -> tuple[bytes, str]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
-from conversation import Message
-from pools import A, B, ask, is_up, outcomes, serve, servers, statuses, told, tries
+from pools import A, B, answer, ask, is_up, outcomes, serve, servers, statuses, told, tries
 from scenario import GET, ending, now_ms, only, refusal, until_ms
-from world import World, world
+from world import world
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase
@@ -15,11 +14,6 @@ from trio_proxy.settings_upstreams import BreakerSettings, Health, Retry
 
 ONE_ERROR = BreakerSettings(min_requests=1, open_ms=2500, half_open_requests=1)
 TWO = servers({}, {}, max_fails=0)
-
-
-async def answer(w: World) -> Message:
-    async with await w.client() as client:
-        return await client.ask(GET)
 
 
 async def test_the_only_upstream_is_left_alone() -> None:

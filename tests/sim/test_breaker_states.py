@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 import trio
-from conversation import Speaker
-from pools import A, B, Server, ask, metric, serve, servers, statuses, told, tries
-from scenario import GET, only, until_ms
+from pools import A, B, Server, ask, metric, send, serve, servers, statuses, told, tries
+from scenario import only, until_ms
 from world import World, settings_for, world
 
 from trio_proxy.settings_upstreams import BreakerSettings
@@ -37,14 +36,6 @@ async def open_it(w: World) -> tuple[Server, Server]:
     assert state(w) == "open"
     one.status = 200
     return one, other
-
-
-async def send(w: World, count: int) -> list[Speaker]:
-    clients = [await w.client() for _ in range(count)]
-    for client in clients:
-        await client.send(GET)
-        await trio.sleep(0.001)
-    return clients
 
 
 async def test_it_opens_by_the_share_of_errors() -> None:

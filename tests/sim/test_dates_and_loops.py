@@ -8,8 +8,8 @@ from ipaddress import ip_network
 
 import pytest
 import trio
-from conversation import Message, Speaker
-from scenario import SWITCH, UPGRADE, post
+from conversation import Message
+from scenario import SWITCH, UPGRADE, post, started
 from world import GET, World, world
 
 from trio_proxy.config import ConfigError, parse
@@ -20,15 +20,6 @@ from trio_proxy.settings import HeaderSettings, Limits, Timeouts
 DEADLINE = HeaderSettings(
     trusted_proxies=(ip_network("198.51.100.0/24"),), deadline_header="X-Request-Deadline-MS"
 )
-
-
-async def started(w: World, request: bytes = GET) -> tuple[Speaker, Speaker]:
-    """A client whose request has reached the upstream, and the upstream."""
-    client = await w.client()
-    await client.send(request)
-    upstream = await w.upstreams[0].accept()
-    await upstream.read_request()
-    return client, upstream
 
 
 # Date and Via

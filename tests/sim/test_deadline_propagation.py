@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-
 import pytest
 import trio
-from failing import HANG, RESET, answer, fix_jitter, outcomes, play, steady
+from failing import HANG, RESET, answer, fix_jitter, outcomes, play, steady, tries
+from propagation import DEADLINE, GRPC, NAME, SENT, TRUSTING, get
 from scenario import GET, OK, now_ms, only, until_ms
 from world import upstream_settings, world
 
 from trio_proxy.settings import HeaderSettings, Limits
-from trio_proxy.settings_upstreams import Retry
-
-NAME = "X-Request-Deadline-Ms"
-SENT = HeaderSettings(deadline_header=NAME)
-TRUSTING = HeaderSettings(deadline_header=NAME, trusted_proxies=(ip_network("198.51.100.0/24"),))
-DEADLINE = NAME.lower().encode()
-GRPC = b"grpc-timeout"
-
-
-def get(*fields: bytes) -> bytes:
-    return b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(each + b"\r\n" for each in fields) + b"\r\n"
-
-
-def tries(count: int, try_timeout_ms: int = 0) -> Retry:
-    on = ("connect", "reset", "timeout", "503")
-    return Retry(attempts=count, on=on, try_timeout_ms=try_timeout_ms)
-
 
 # What the upstream is told
 

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 from failing import HANG, errors_of_each, play
+from propagation import DEADLINE, GRPC, NAME, SENT, TRUSTING, get
 from scenario import GET, ending, now_ms, only, refusal, timeouts
 from world import world
 
@@ -13,16 +14,7 @@ from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase
 from trio_proxy.settings import HeaderSettings
 
-NAME = "X-Request-Deadline-Ms"
-SENT = HeaderSettings(deadline_header=NAME)
-TRUSTING = HeaderSettings(deadline_header=NAME, trusted_proxies=(ip_network("198.51.100.0/24"),))
 TRUSTING_WITHOUT_NAME = HeaderSettings(trusted_proxies=(ip_network("198.51.100.0/24"),))
-DEADLINE = NAME.lower().encode()
-GRPC = b"grpc-timeout"
-
-
-def get(*fields: bytes) -> bytes:
-    return b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(each + b"\r\n" for each in fields) + b"\r\n"
 
 
 # What a trusted peer tells us

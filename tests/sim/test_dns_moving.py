@@ -10,7 +10,7 @@ import trio
 from naming import HOST, SERVICE, NamedNet, named_world, service, shown, told_of_dns
 from outages import at, open_load, outcomes_at, run_apps, slowest, statuses
 from pools import ask, serve, told
-from scenario import now_ms, only, until_ms
+from scenario import get, now_ms, only, until_ms
 from world import upstream_settings
 
 from trio_proxy.settings import Limits
@@ -212,7 +212,3 @@ async def test_hashing_moves_only_the_keys_of_the_one_that_goes() -> None:
         assert moved == [b"a"] * before.count(b"a")
         assert {other for one, other in zip(before, more, strict=True) if one != other} == {b"d"}
         assert after == before
-
-
-def get(number: int) -> bytes:
-    return b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number

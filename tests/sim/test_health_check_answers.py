@@ -8,21 +8,16 @@ import pytest
 import trio
 from conversation import Speaker
 from pools import A, is_up, serve, told
-from scenario import now_ms, only, send_for_ever, send_quietly, until_ms
+from scenario import OK, now_ms, only, send_for_ever, send_quietly, until_ms
 from world import World, world
 
 from trio_proxy.settings_upstreams import Health
 from trio_proxy.testing import SimNet
 
+pytestmark = pytest.mark.usefixtures("no_chance")
+
 #: The first check after 500 ms (see `no_chance`), and one verdict is enough.
 CHECKS = {"path": "/up", "interval_ms": 1000, "timeout_ms": 300, "rise": 1, "fall": 1}
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@pytest.fixture(autouse=True)
-def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No jitter: checks come at 500 ms, 1500 ms and so on."""
-    monkeypatch.setattr("random.random", lambda: 0.5)
 
 
 def answer_with(w: World, data: bytes) -> None:

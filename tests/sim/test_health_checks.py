@@ -20,12 +20,6 @@ DOWN = f"upstream {A} down: health check failed: status 500"
 UP = f"upstream {A} up: its health check passes"
 
 
-@pytest.fixture
-def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No jitter: the first check comes after half an interval, then there is one in each."""
-    monkeypatch.setattr("random.random", lambda: 0.5)
-
-
 def checked(w: World) -> tuple[float | None, float | None]:
     """How many checks of the first upstream passed and failed, by the metrics."""
     name = "proxy_health_checks_total"

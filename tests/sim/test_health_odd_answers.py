@@ -14,14 +14,10 @@ from world import World, world
 
 from trio_proxy.settings_upstreams import Health
 
+pytestmark = pytest.mark.usefixtures("no_chance")
+
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHECKS = {"path": "/up", "interval_ms": 1000, "timeout_ms": 300, "rise": 1, "fall": 1}
-
-
-@pytest.fixture(autouse=True)
-def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No jitter: checks come at 500 ms, 1500 ms and so on."""
-    monkeypatch.setattr("random.random", lambda: 0.5)
 
 
 def rules(expect_body: str = "") -> Health:

@@ -10,14 +10,10 @@ from world import World, settings_for, world
 
 from trio_proxy.settings_upstreams import Health
 
+pytestmark = pytest.mark.usefixtures("no_chance")
+
 CHECKS = Health(path="/up", interval_ms=1000, timeout_ms=300, rise=1, fall=1)
 FAILS = f"upstream {A} down: health check failed: status 500"
-
-
-@pytest.fixture(autouse=True)
-def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No jitter: the first check half an interval after its beginning."""
-    monkeypatch.setattr("random.random", lambda: 0.5)
 
 
 async def reload(w: World, upstreams: object = 2, **tables: object) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import trio
-from conversation import Speaker
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pools import A, B, Server, ask, is_up, serve, servers, statuses, told, tries
-from scenario import GET, now_ms, only, until_ms
+from pools import A, B, Server, ask, is_up, send, serve, servers, statuses, told, tries
+from scenario import now_ms, only, until_ms
 from world import World, run, world
 
 from trio_proxy.settings_upstreams import Balance, Retry
@@ -24,15 +23,6 @@ async def take_out(w: World) -> tuple[Server, Server]:
     assert await statuses(w, 1) == [502]
     assert told(w) == [DOWN]
     return one, other
-
-
-async def send(w: World, count: int) -> list[Speaker]:
-    """Clients whose requests are sent one after the other."""
-    clients = [await w.client() for _ in range(count)]
-    for client in clients:
-        await client.send(GET)
-        await trio.sleep(0.001)
-    return clients
 
 
 async def answers_to(w: World, requests: list[bytes]) -> list[bytes]:

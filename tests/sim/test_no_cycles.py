@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 from conversation import Speaker
+from scenario import GET, OK
 from world import World, run, world
 
 from trio_proxy.errors import ProtocolError, ProxyError
@@ -25,8 +26,6 @@ from trio_proxy.upstream.exchange import UpstreamExchange
 from trio_proxy.upstream.lease import Lease
 from trio_proxy.upstream.upload import Upload
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
 BAD = b"GET / HTTP/1.1\r\n\r\n"
 HUGE = b"GET / HTTP/1.1\r\nA: " + bytes(40_000).replace(b"\0", b"a")
@@ -72,7 +71,7 @@ async def _answer(w: World, client: Speaker, kind: str) -> None:
     if kind == "retried":
         upstream.stream.abort()
         second = await w.upstreams[0].accept()
-        await second.send(ANSWER)
+        await second.send(OK)
         await client.read_response()
         second.stream.close()
     elif kind == "tunnel":
@@ -82,7 +81,7 @@ async def _answer(w: World, client: Speaker, kind: str) -> None:
     elif kind == "reset":
         upstream.stream.abort()
     else:
-        await upstream.send(ANSWER[:-1] if kind == "truncated" else ANSWER)
+        await upstream.send(OK[:-1] if kind == "truncated" else OK)
         upstream.stream.close()
     await trio.sleep(0.1)
 

@@ -9,15 +9,11 @@ from world import World, world
 
 from trio_proxy.settings_upstreams import Health, Retry
 
+pytestmark = pytest.mark.usefixtures("no_chance")
+
 PANIC = "pool default: no upstream is available, ignoring their health"
 CHECKS = Health(path="/up", interval_ms=1000, timeout_ms=300, rise=1, fall=1)
 MINUTE = {"fail_timeout_ms": 60_000}
-
-
-@pytest.fixture(autouse=True)
-def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No jitter: checks come at 500 ms, 1500 ms and so on."""
-    monkeypatch.setattr("random.random", lambda: 0.5)
 
 
 async def test_all_have_failed_requests() -> None:

@@ -9,16 +9,12 @@ from world import World, settings_for, world
 
 from trio_proxy.settings_upstreams import BreakerSettings, Health
 
+pytestmark = pytest.mark.usefixtures("no_chance")
+
 HALF = Health(panic_percent=50)
 CHECKED = Health(path="/up", interval_ms=1000, rise=1, fall=1, panic_percent=50)
 PANIC = "pool default: too few upstreams are available, ignoring their health"
 FOUR = servers({}, {}, {}, {}, fail_timeout_ms=60_000)
-
-
-@pytest.fixture(autouse=True)
-def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No jitter: checks come at 500 ms, 1500 ms and so on."""
-    monkeypatch.setattr("random.random", lambda: 0.5)
 
 
 def panicked(w: World) -> bool:

@@ -6,15 +6,11 @@ import trio
 from conversation import Speaker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scenario import OK, connections, member, only
+from scenario import OK, connections, get, member, only
 from world import World, run, world
 
 from trio_proxy.settings import Limits
 from trio_proxy.testing import SimNet
-
-
-def get(number: int) -> bytes:
-    return b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number
 
 
 class Census(SimNet):

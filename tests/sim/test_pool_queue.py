@@ -7,17 +7,13 @@ from collections.abc import Callable
 import pytest
 import trio
 from conversation import Speaker
-from scenario import GET, OK, connections, ending, now_ms, only, refusal
+from scenario import GET, OK, connections, ending, get, now_ms, only, refusal
 from world import World, world
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase
 from trio_proxy.settings import Limits
 from trio_proxy.testing import SimNet
-
-
-def get(number: int) -> bytes:
-    return b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number
 
 
 async def one_at_work_and(w: World, waiting: int) -> tuple[list[Speaker], Speaker]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import trio
 from conversation import Speaker
-from scenario import GET, OK, connections, ending, only, post, upstream_errors
+from scenario import GET, OK, connections, ending, only, pooled, post, upstream_errors
 from world import World, world
 
 from trio_proxy.errors import Reason, Source
@@ -15,18 +15,6 @@ from trio_proxy.lifecycle import Phase
 from trio_proxy.testing import SimStream
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-async def pooled(w: World) -> tuple[Speaker, Speaker]:
-    """A client and an upstream connection that lies in the pool after its request."""
-    client = await w.client()
-    await client.send(GET)
-    upstream = await w.upstreams[0].accept()
-    await upstream.read_request()
-    await upstream.send(OK)
-    await client.read_response()
-    assert connections(w) == (0, 1)
-    return client, upstream
 
 
 def at_next_send(w: World, action: Callable[[Callable[[], int]], int]) -> None:

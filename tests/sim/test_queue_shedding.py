@@ -10,8 +10,6 @@ from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase
 from trio_proxy.telemetry.accesslog import access_text
 
-LONG = 600_000
-
 
 async def test_who_could_not_be_served_in_time_is_refused_at_once() -> None:
     """503 with Retry-After of the wait; who has the time for the same wait gets its answer."""

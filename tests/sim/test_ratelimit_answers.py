@@ -7,14 +7,13 @@ import logging
 import re
 
 from limiting import get, limit, rate_fields, stand, statuses
-from prometheus_client import CollectorRegistry
+from pools import sample
 from scenario import GET, ending, now_ms, only, refusal, until_ms
-from world import CLIENT, World, world
+from world import CLIENT, world
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase
 from trio_proxy.telemetry.accesslog import access_fields, access_text
-from trio_proxy.telemetry.metrics import StatsCollector
 
 #: What differs between two runs.
 VARIES = re.compile(rb"(?<=Date: )[^\r]+|(?<=X-Trace-ID: )[^\r]+")
@@ -196,13 +195,6 @@ async def test_a_refusal_in_log_and_metrics() -> None:
     )
     facts = access_fields(refused)
     assert (facts["error"], facts["source"], facts["upstream"]) == ("rate_limited", "client", None)
-
-
-def sample(w: World, name: str, **labels: str) -> float | None:
-    """What ``/metrics`` would say."""
-    registry = CollectorRegistry()
-    registry.register(StatsCollector(w.proxy.stats))
-    return registry.get_sample_value(name, labels)
 
 
 async def test_the_log_names_the_limit_that_was_hit_and_is_not_flooded() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import trio
-from conversation import Speaker
 from limiting import get, limit, rate_fields, stand, status_of, statuses
 from scenario import (
     GET,
@@ -17,6 +16,7 @@ from scenario import (
     only,
     post,
     send_quietly,
+    started,
     until_ms,
 )
 from world import CLIENT, World, world
@@ -185,19 +185,10 @@ async def test_an_upgrade_that_is_refused_switches_nothing() -> None:
         client.close()
 
 
-async def a_tunnel(w: World) -> tuple[Speaker, Speaker]:
-    """A client that has sent an upgrade, and the upstream that has read it."""
-    client = await w.client()
-    await client.send(UPGRADE)
-    upstream = await w.upstreams[0].accept()
-    await upstream.read_request()
-    return client, upstream
-
-
 async def test_an_upgrade_costs_one_token_and_its_bytes_none() -> None:
     """The 101 says how the bucket stands; the tunnel is nobody's business."""
     async with world(rate_limit=limit(3)) as w:
-        client, upstream = await a_tunnel(w)
+        client, upstream = await started(w, UPGRADE)
         await upstream.send(SWITCH)
         switched = await client.read_head()
         assert (switched.status, stand(switched)) == (101, (3, 2, 10))

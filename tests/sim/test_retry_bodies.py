@@ -13,13 +13,12 @@ from failing import (
     outcomes,
     play,
     requests_of_each,
+    retry,
     send_slowly,
     steady,
 )
 from scenario import now_ms, only
 from world import World, world
-
-from trio_proxy.settings_upstreams import Retry
 
 LENGTH = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
 CHUNKED = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -27,10 +26,6 @@ BODY = bytes(range(256)) * 40
 TRAILER = (b"X-Sum", b"1")
 
 Handler = Callable[[Speaker], Awaitable[None]]
-
-
-def retry(**more: int) -> Retry:
-    return Retry(on=("connect", "reset", "timeout", "503"), **more)
 
 
 def chunk(data: bytes) -> bytes:

@@ -15,6 +15,7 @@ from failing import (
     play_together,
     requests_of_each,
     steady,
+    tries,
 )
 from scenario import GET, OK, now_ms, only
 from world import upstream_settings, world
@@ -23,10 +24,6 @@ from trio_proxy.settings_upstreams import BreakerSettings, Retry
 from trio_proxy.testing import SimNet
 
 A, B, C = ("10.1.0.1:9000", "10.1.0.2:9000", "10.1.0.3:9000")
-
-
-def tries(count: int) -> Retry:
-    return Retry(attempts=count, on=("connect", "reset", "timeout", "503"))
 
 
 async def test_each_try_goes_to_another_upstream_without_a_pause() -> None:

@@ -14,6 +14,7 @@ from failing import (
     play,
     requests_of_each,
     steady,
+    tries,
 )
 from scenario import (
     GET,
@@ -32,14 +33,8 @@ from world import settings_for, upstream_settings, world
 
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase
-from trio_proxy.settings_upstreams import Retry
 
 A, B = ("10.1.0.1:9000", "10.1.0.2:9000")
-
-
-def tries(count: int, try_timeout_ms: int = 0) -> Retry:
-    on = ("connect", "reset", "timeout", "503")
-    return Retry(attempts=count, on=on, try_timeout_ms=try_timeout_ms)
 
 
 async def test_the_total_deadline_spans_all_tries_and_pauses() -> None:

@@ -13,6 +13,7 @@ from failing import (
     outcomes,
     play,
     requests_of_each,
+    retry,
     send_slowly,
     steady,
 )
@@ -22,14 +23,9 @@ from world import world
 from trio_proxy.errors import Reason, Source
 from trio_proxy.lifecycle import Phase
 from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Retry
 
 PUT = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
 CHUNKED = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def retry(**more: int) -> Retry:
-    return Retry(on=("connect", "reset", "timeout", "503"), **more)
 
 
 async def read_and_abort(peer: Speaker, count: int) -> None:

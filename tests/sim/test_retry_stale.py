@@ -21,7 +21,7 @@ from failing import (
     requests_of_each,
     steady,
 )
-from scenario import GET, OK, connections, ending, now_ms, only
+from scenario import GET, OK, ending, now_ms, only, pooled
 from world import World, world
 
 from trio_proxy.errors import Reason, Source
@@ -41,18 +41,6 @@ REPLAYABLE = [
     CHUNKED,
 ]
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
-
-
-async def pooled(w: World) -> tuple[Speaker, Speaker]:
-    """A client and an upstream connection that lies in the pool after its request."""
-    client = await w.client()
-    await client.send(GET)
-    upstream = await w.upstreams[0].accept()
-    await upstream.read_request()
-    await upstream.send(OK)
-    await client.read_response()
-    assert connections(w) == (0, 1)
-    return client, upstream
 
 
 def taken_and_dropped(w: World, upstream: Speaker, how: str) -> None:

@@ -17,7 +17,6 @@ COUNT = 10_000
 BODY = bytes(number % 251 for number in range(COUNT))
 CHUNKED = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 TINY = CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\nX-Sum: 1\r\n\r\n"
-ONE_CHUNK = CHUNKED + b"ea60\r\n" + BODY * 6 + b"\r\n0\r\n\r\n"
 LENGTH = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n" + BODY * 6
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 from conversation import Message
-from pools import A, B, is_up, metric, serve, servers, told, tries
-from scenario import now_ms, only, until_ms
+from pools import A, B, answer, is_up, metric, serve, servers, told, tries
+from scenario import GET, now_ms, only, until_ms
 from world import World, settings_for, world
 
 from trio_proxy.errors import Reason
@@ -14,12 +14,6 @@ from trio_proxy.settings import Limits
 from trio_proxy.settings_upstreams import Balance, BreakerSettings, Health, Retry
 
 STICKY = Balance(sticky_cookie="route", sticky_secret="s")
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-async def answer(w: World, request: bytes = GET) -> Message:
-    async with await w.client() as client:
-        return await client.ask(request)
 
 
 def with_cookie_of(message: Message) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 from conversation import Message, Speaker
+from scenario import started
 from world import GET, World, world
 
 from trio_proxy.settings import Timeouts
@@ -18,10 +19,7 @@ ON_THE_WAY = 2 * 65536 + 256 * 1024 + 65536
 
 async def a_streaming_response(w: World, head: bytes) -> tuple[Speaker, Speaker]:
     """A client and an upstream that has just sent its response head, which the client has."""
-    client = await w.client()
-    await client.send(GET)
-    upstream = await w.upstreams[0].accept()
-    await upstream.read_request()
+    client, upstream = await started(w)
     await upstream.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n")
     await client.read_head()
     return client, upstream

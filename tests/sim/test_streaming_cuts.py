@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conversation import Speaker
+from scenario import how_it_ends, started
 from world import GET, World, world
 
 from trio_proxy.errors import Reason, Source
@@ -16,22 +17,8 @@ FRAMINGS = {
 }
 
 
-async def rest_of(client: Speaker) -> tuple[bytes, bool]:
-    """What the client still gets, and whether it ends in a reset."""
-    received = bytearray()
-    try:
-        while data := await client.receive_some():
-            received += data
-    except ConnectionResetError:
-        return bytes(received), True
-    return bytes(received), False
-
-
 async def a_partial_response(w: World, framing: str, request: bytes) -> tuple[Speaker, Speaker]:
-    client = await w.client()
-    await client.send(request)
-    upstream = await w.upstreams[0].accept()
-    await upstream.read_request()
+    client, upstream = await started(w, request)
     await upstream.send(b"HTTP/1.1 200 OK\r\n" + FRAMINGS[framing])
     assert (await client.read_head()).status == 200
     await client.receive_until(b"partial")
@@ -44,7 +31,7 @@ async def test_an_upstream_that_ends_too_early(framing: str) -> None:
     async with world() as w:
         client, upstream = await a_partial_response(w, framing, GET)
         upstream.send_eof()
-        assert await rest_of(client) == (b"" if framing == "length" else b"\r\n", False)
+        assert await how_it_ends(client) == (b"" if framing == "length" else b"\r\n", "eof")
         assert await upstream.receive_all() == b""
     check_truncated(w)
 
@@ -55,7 +42,7 @@ async def test_an_upstream_that_resets(framing: str) -> None:
     async with world() as w:
         client, upstream = await a_partial_response(w, framing, GET)
         upstream.abort()
-        assert await rest_of(client) == (b"" if framing == "length" else b"\r\n", False)
+        assert await how_it_ends(client) == (b"" if framing == "length" else b"\r\n", "eof")
     check_truncated(w)
 
 
@@ -64,7 +51,7 @@ async def test_an_http10_client_sees_a_reset_where_the_end_would_end_the_body(fr
     async with world() as w:
         client, upstream = await a_partial_response(w, framing, b"GET / HTTP/1.0\r\n\r\n")
         upstream.abort()
-        assert await rest_of(client) == (b"", framing != "length")
+        assert await how_it_ends(client) == (b"", "eof" if framing == "length" else "reset")
     check_truncated(w)
 
 
@@ -101,7 +88,7 @@ async def test_broken_chunks_cut_the_response(rubbish: bytes) -> None:
         client, upstream = await a_partial_response(w, "chunked", GET)
         await client.receive_until(b"\r\n")
         await upstream.send(rubbish)
-        rest, _ = await rest_of(client)
+        rest, _ = await how_it_ends(client)
         assert not rest.endswith(b"0\r\n\r\n")
         assert w.proxy_streams() == []
     assert w.exchanges[0].error is not None
@@ -116,7 +103,7 @@ async def test_a_truncated_response_costs_only_its_own_client() -> None:
         healthy = await w.upstreams[0].accept()
         await healthy.read_request()
         upstream.abort()
-        await rest_of(client)
+        await how_it_ends(client)
         await healthy.respond(b"fine")
         assert (await other.read_response()).body == b"fine"
 

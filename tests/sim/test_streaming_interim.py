@@ -6,10 +6,7 @@ import pytest
 import trio
 from world import GET, world
 
-from trio_proxy.settings import Timeouts
-
 EXPECT = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
-NO_DEADLINES = Timeouts(write_ms=0, total_ms=0, body_ms=0, read_ms=0, idle_ms=0)
 
 
 async def test_the_expectation_and_its_answer_are_relayed() -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 import trio
 from conversation import Speaker
+from scenario import started
 from world import GET, World, world
 
 from trio_proxy.errors import Reason
@@ -24,10 +25,7 @@ SWITCHING = (
 
 async def a_tunnel(w: World) -> tuple[Speaker, Speaker]:
     """Both ends of a fresh tunnel."""
-    client = await w.client()
-    await client.send(UPGRADE)
-    upstream = await w.upstreams[0].accept()
-    await upstream.read_request()
+    client, upstream = await started(w, UPGRADE)
     await upstream.send(SWITCHING)
     await client.read_head()
     return client, upstream

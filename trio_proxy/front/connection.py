@@ -33,7 +33,8 @@ from trio_proxy.front.sink import H1Sink
 from trio_proxy.lifecycle import Exchange, Phase
 from trio_proxy.messages import Request
 from trio_proxy.net.streams import READ_SIZE, Stream
-from trio_proxy.net.watchdog import Watchdog, send_all
+from trio_proxy.net.transfer import send_all
+from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.policy.deadlines import Deadlines
 from trio_proxy.wire.h1 import ServerWire
 

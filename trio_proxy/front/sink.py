@@ -16,7 +16,8 @@ from trio_proxy.front.service import Service
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.messages import Field, Fields, Request, ResponseHead
 from trio_proxy.net.streams import Stream
-from trio_proxy.net.watchdog import Watchdog, send_borrowed, send_rest
+from trio_proxy.net.transfer import send_borrowed, send_rest
+from trio_proxy.net.watchdog import Watchdog
 from trio_proxy.wire.h1 import ServerWire
 from trio_proxy.wire.reader import Chunk
 

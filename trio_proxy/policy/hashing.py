@@ -1,9 +1,9 @@
 """Hashes that mean the same on every machine and in every process.
 
 A key and a name become 64 bits each by BLAKE2b (RFC 7693), once per request and once per member.
-`mix` then joins the two, once per request *and* member, so it has to be cheap in Python. Python's
-own ``hash`` is no choice: for bytes it differs from process to process, for tuples from version to
-version.
+`mix_all` then joins the two, once per request *and* member, so it has to be cheap in Python.
+Python's own ``hash`` is no choice: for bytes it differs from process to process, for tuples from
+version to version.
 """
 
 from __future__ import annotations
@@ -27,18 +27,15 @@ def seed_of(name: str) -> int:
     return hash_of(name.encode("utf-8", "surrogatepass"))
 
 
-def mix(key: int, seed: int) -> int:
-    """64 bits from two hashes of 64 bits each. With one of the two given, no two results are equal.
+def mix_all(key: int, seeds: Iterable[int]) -> list[int]:
+    """64 bits from two hashes of 64 bits each: from the key and each of the seeds.
+
+    With one of the two given, no two results are equal.
 
     The middle of splitmix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators,
     2014). Its first step helps inputs that are no hashes, and its last only the lower bits of
     the result; a ranking lives on the upper ones.
     """
-    return mix_all(key, (seed,))[0]
-
-
-def mix_all(key: int, seeds: Iterable[int]) -> list[int]:
-    """`mix` of one key with many seeds."""
     return [
         (((bits := (key ^ seed) * _FIRST & _LOW_64_BITS) ^ (bits >> 32)) * _LAST) & _LOW_64_BITS
         for seed in seeds

@@ -12,13 +12,9 @@ from trio_proxy.policy.breaker import BreakerRules
 from trio_proxy.policy.retry import RetryRules
 from trio_proxy.server.ratelimits import RateLimits
 from trio_proxy.settings import Settings
-from trio_proxy.settings_upstreams import (
-    BreakerSettings,
-    Health,
-    UpstreamSettings,
-    status_set,
-    to_seconds,
-)
+from trio_proxy.settings_checks import to_seconds
+from trio_proxy.settings_messages import status_set
+from trio_proxy.settings_upstreams import BreakerSettings, Health, UpstreamSettings
 from trio_proxy.upstream.cluster import Cluster
 from trio_proxy.upstream.discovery import ServiceName, Spec
 from trio_proxy.upstream.plan import ClusterPlan

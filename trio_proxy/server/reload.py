@@ -10,7 +10,7 @@ import trio
 
 from trio_proxy.config import ConfigError
 from trio_proxy.settings import Settings
-from trio_proxy.telemetry import logwriter
+from trio_proxy.telemetry import loggers
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.stats import Stats
 
@@ -80,7 +80,7 @@ class Reloader:
         except OSError as exc:
             self._refused(str(exc))
         else:
-            logwriter.set_level(settings.logging.level)
+            loggers.set_level(settings.logging.level)
             self._writer.set_format(settings.logging.format)
             self._server.stats.config_reloaded(ok=True)
             level = settings.logging.level

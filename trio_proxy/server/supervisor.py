@@ -32,7 +32,7 @@ from trio_proxy.server.metrics_port import MetricsPort
 from trio_proxy.server.run import attend
 from trio_proxy.server.worker_process import Orders
 from trio_proxy.settings import Settings
-from trio_proxy.settings_checks import SettingError
+from trio_proxy.settings_table import SettingError
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.merging import combined
 from trio_proxy.telemetry.metrics import WorkersCollector, registry_of, render

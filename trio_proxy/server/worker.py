@@ -41,7 +41,7 @@ from trio_proxy.server.files import fit_to_open_files
 from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.serving import serving
 from trio_proxy.settings import Settings
-from trio_proxy.telemetry import logwriter
+from trio_proxy.telemetry import loggers
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.sinks import StreamSink
 
@@ -185,7 +185,7 @@ class Worker:
             log.exception("reload failed")
             answer = Refusal(repr(exc))
         else:
-            logwriter.set_level(settings.logging.level)
+            loggers.set_level(settings.logging.level)
             self._writer.set_format(settings.logging.format)
             answer = Done()
         finally:
@@ -228,7 +228,7 @@ async def _work(
 ) -> int:
     assert isinstance(start.command, Start)
     settings, prefix = start.command.settings, f"worker {start.command.number}: "
-    logwriter.configure(writer, settings.logging.level, settings.logging.format, prefix)
+    loggers.configure(writer, settings.logging.level, settings.logging.format, prefix)
     status = 0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.run)
@@ -256,7 +256,7 @@ def main() -> None:
     try:
         status = trio.run(work, channel, writer)
     finally:
-        logwriter.unconfigure()
+        loggers.unconfigure()
     sys.exit(status)
 
 

@@ -8,21 +8,11 @@ from collections import deque
 from collections.abc import Callable
 
 import trio
-from attrs import define
 
 from trio_proxy.addresses import Address
+from trio_proxy.testing.conditions import Faults
 from trio_proxy.testing.pipe import Gate
 from trio_proxy.testing.stream import SimStream
-
-
-@define(eq=False)
-class Faults:
-    """What is wrong with an address at the moment."""
-
-    refuse_errno: int = 0
-    is_blackhole: bool = False
-    accept_errno: int = 0
-    accept_failures: int = 0
 
 
 class SimListener:

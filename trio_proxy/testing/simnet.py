@@ -12,20 +12,19 @@ import heapq
 import itertools
 import math
 import os
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any
 
-import attrs
 import trio
 
-from trio_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
-from trio_proxy.testing.listener import Faults, SimListener
+from trio_proxy.addresses import Address, TcpAddress, UnixAddress
+from trio_proxy.testing.conditions import SimConditions, as_address
+from trio_proxy.testing.listener import SimListener
 from trio_proxy.testing.names import SimNames
 from trio_proxy.testing.peer import Handler, Peer, Upstream, serve_peers
 from trio_proxy.testing.pipe import Gate, Link
+from trio_proxy.testing.scheduler import SeededScheduler
 from trio_proxy.testing.stream import SimStream, connect_pair
 
 #: First of the ports that port 0 gives out: the start of the dynamic range (RFC 6335 §6).
@@ -34,10 +33,9 @@ FIRST_FREE_PORT = 49152
 DEFAULT_BACKLOG = 128
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
-_trio_run: Any = trio._core._run
 
 
-class SimNet(SimNames):
+class SimNet(SimNames, SimConditions):
     """A `Network` for ``trio.testing.MockClock(autojump_threshold=0)``.
 
     Use it as ``async with SimNet(seed=1) as net:``. Inside, hangups are reported and the order in
@@ -62,19 +60,17 @@ class SimNet(SimNames):
         fragment: bool = False,
         lookup_seconds: float = 0.0,
     ) -> None:
-        super().__init__(lookup_seconds)
-        self.seed = seed
-        self.default_link = Link(
+        default_link = Link(
             latency=latency,
             bandwidth=bandwidth,
             buffer=buffer,
             jitter=jitter,
             fragment=fragment,
         )
-        self._links: dict[Address, Link] = {}
+        SimNames.__init__(self, lookup_seconds)
+        SimConditions.__init__(self, default_link)
+        self.seed = seed
         self._listeners: dict[Address, SimListener] = {}
-        self._faults: dict[Address, Faults] = {}
-        self._healed = trio.lowlevel.ParkingLot()
         self._streams: dict[SimStream, None] = {}
         self._connections = itertools.count(1)
         self._hangups: list[tuple[float, int, SimStream]] = []
@@ -91,7 +87,7 @@ class SimNet(SimNames):
         Port 0 gives the lowest free port from 49152. ``0.0.0.0`` and ``::`` take every host.
         """
         await trio.lowlevel.checkpoint()
-        bound = self._with_port(_read(address))
+        bound = self._with_port(as_address(address))
         if any(_overlap(bound, other) for other in self._listeners):
             raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: {bound}")
         listener = SimListener(
@@ -113,8 +109,8 @@ class SimNet(SimNames):
         tell. Waits while the backlog is full and while the address is a black hole. A dial that was
         cancelled leaves nothing behind.
         """
-        address = await self._resolve(_read(address))
-        link = self._links.get(address, self.default_link)
+        address = await self._resolve(as_address(address))
+        link = self._link_of(address)
         await trio.sleep(link.latency)
         while self._faults_of(address).is_blackhole:
             await self._healed.park()
@@ -161,51 +157,7 @@ class SimNet(SimNames):
         listener.push(far, ready_at=trio.current_time() + link.latency)
         return near
 
-    # What the network is like
-
-    def link(
-        self,
-        address: Address | str,
-        *,
-        latency: float | None = None,
-        bandwidth: float | None = None,
-        buffer: int | None = None,
-        jitter: float | None = None,
-        fragment: bool | None = None,
-    ) -> Link:
-        """Set what connections dialled to an address from now on are like; None keeps a value."""
-        address = _read(address)
-        changes: dict[str, Any] = {
-            "latency": latency,
-            "bandwidth": bandwidth,
-            "buffer": buffer,
-            "jitter": jitter,
-            "fragment": fragment,
-        }
-        link = attrs.evolve(
-            self._links.get(address, self.default_link),
-            **{name: value for name, value in changes.items() if value is not None},
-        )
-        self._links[address] = link
-        return link
-
-    def refuse(self, address: Address | str, code: int = errno.ECONNREFUSED) -> None:
-        """Let dials fail with this errno after a round trip, although somebody listens."""
-        self._faults_of(address).refuse_errno = code
-
-    def blackhole(self, address: Address | str) -> None:
-        """Let dials hang until `heal`. Connections that are open already are not touched."""
-        self._faults_of(address).is_blackhole = True
-
-    def fail_accept(self, address: Address | str, code: int = errno.EMFILE, times: int = 1) -> None:
-        """Let the next ``times`` accepts on a listener's own address raise OSError(``code``)."""
-        faults = self._faults_of(address)
-        faults.accept_errno, faults.accept_failures = code, times
-
-    def heal(self, address: Address | str) -> None:
-        """Undo `refuse`, `blackhole` and `fail_accept`; dials that hang go on."""
-        self._faults.pop(_read(address), None)
-        self._healed.unpark_all()
+    # What is open
 
     @property
     def open_streams(self) -> list[SimStream]:
@@ -270,7 +222,7 @@ class SimNet(SimNames):
         self._streams.pop(stream, None)
 
     async def __aenter__(self) -> SimNet:
-        self._scheduler = _SeededScheduler(self.seed)
+        self._scheduler = SeededScheduler(self.seed)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         self._nursery.start_soon(self.run)
@@ -295,9 +247,6 @@ class SimNet(SimNames):
     def _forget_listener(self, listener: SimListener) -> None:
         del self._listeners[listener.address]
 
-    def _faults_of(self, address: Address | str) -> Faults:
-        return self._faults.setdefault(_read(address), Faults())
-
     def _listener_at(self, address: Address) -> SimListener | None:
         for bound, listener in self._listeners.items():
             if _overlap(bound, address):
@@ -318,29 +267,6 @@ class SimNet(SimNames):
             f"<SimNet seed={self.seed}: {len(self._listeners)} listeners, "
             f"{len(self._streams)} open streams>"
         )
-
-
-class _SeededScheduler:
-    """Lets a seed decide the order in which trio runs tasks that are ready at the same time.
-
-    Trio shuffles them by a generator of its own. It has no public way to seed that, so this uses
-    what its hypothesis plugin uses.
-    """
-
-    def __init__(self, seed: int) -> None:
-        rng: random.Random = _trio_run._r
-        self._before = rng.getstate(), _trio_run._ALLOW_DETERMINISTIC_SCHEDULING
-        _trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
-        rng.seed(seed)
-
-    def restore(self) -> None:
-        state, was_allowed = self._before
-        _trio_run._r.setstate(state)
-        _trio_run._ALLOW_DETERMINISTIC_SCHEDULING = was_allowed
-
-
-def _read(address: Address | str) -> Address:
-    return parse_address(address) if isinstance(address, str) else address
 
 
 def _overlap(one: Address, other: Address) -> bool:

@@ -17,7 +17,7 @@ from trio_proxy.headers import client_fields, interim_fields, trailer_fields, up
 from trio_proxy.lifecycle import STALE, Phase, Try
 from trio_proxy.messages import Fields, Framing, ResponseHead
 from trio_proxy.net.streams import READ_SIZE, Stream
-from trio_proxy.net.watchdog import receive_later
+from trio_proxy.net.transfer import receive_later
 from trio_proxy.upstream.answer import (
     UpstreamReader,
     discard_body,

@@ -10,13 +10,8 @@ from trio_proxy.contract import RequestBody
 from trio_proxy.errors import ProxyError, Source
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.net.streams import Stream, note_piece
-from trio_proxy.net.watchdog import (
-    TURNS_WITHOUT_CHECKPOINT,
-    Watchdog,
-    send_all,
-    send_borrowed,
-    turns_for,
-)
+from trio_proxy.net.transfer import send_all, send_borrowed, turns_for
+from trio_proxy.net.watchdog import TURNS_WITHOUT_CHECKPOINT, Watchdog
 from trio_proxy.wire.h1 import ClientWire
 
 
