@@ -109,5 +109,6 @@ async def take(w: World, every: list[Server], step: str, what: object) -> None:
             await trio.sleep(0.01)
             for client in clients:
                 client.abort()
+            await trio.testing.wait_all_tasks_blocked()
         case "reload", Settings():
             await w.reload(what)
