@@ -73,7 +73,7 @@ class Lease:
                 raise _dial_error(exc) from exc
         self._dialling = None
         if watchdog.is_too_late:
-            watchdog.expire()
+            watchdog.run_out(watchdog.timers.now())
         try:
             if watchdog.is_over:
                 await trio.lowlevel.checkpoint()
