@@ -142,6 +142,19 @@ async def test_errors_of_the_proxy_itself_do_not_count(code: int) -> None:
 
 
 @pytest.mark.usefixtures("no_chance")
+async def test_a_check_in_which_the_proxy_stood_still_does_not_count() -> None:
+    """As after SIGSTOP and SIGCONT: who knows whether the answer had come in time."""
+    async with world(timeouts=only(), health=CHECKS) as w:
+        await (await w.upstreams[0].accept()).read_request()
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(2)
+        await (await w.upstreams[0].accept()).read_request()
+        assert checked(w) == (0, 0)
+        assert told(w) == [f"upstream {A} cannot be checked: the proxy stood still"]
+
+
+@pytest.mark.usefixtures("no_chance")
 async def test_it_starts_up() -> None:
     """Clients are served before any check was made."""
     async with world(timeouts=only(), health=CHECKS) as w:

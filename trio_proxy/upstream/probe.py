@@ -14,6 +14,7 @@ from trio_proxy.complaint import Complaint
 from trio_proxy.errors import ProtocolError
 from trio_proxy.messages import NO_BODY, Request, ResponseHead
 from trio_proxy.net.streams import OUT_OF_RESOURCES, READ_SIZE, Stream
+from trio_proxy.net.watchdog import STANDSTILL_SECONDS
 from trio_proxy.upstream.pool import Upstream
 from trio_proxy.wire.h1 import ClientWire
 from trio_proxy.wire.requests import HeadLimits
@@ -79,9 +80,10 @@ def _report(upstream: Upstream, reason: str) -> None:
 async def check(upstream: Upstream, rules: CheckRules, dialer: Dialer) -> str:
     """One check; why it failed, or an empty string.
 
-    Raises OSError if the system has not the means for it, which says nothing of the upstream.
+    Raises OSError if the system has not the means for it, or this process stood still meanwhile:
+    that says nothing of the upstream.
     """
-    with trio.move_on_after(rules.timeout_seconds):
+    with trio.move_on_after(rules.timeout_seconds) as scope:
         try:
             stream = await dialer.dial(upstream.address)
         except OSError as exc:
@@ -96,6 +98,8 @@ async def check(upstream: Upstream, rules: CheckRules, dialer: Dialer) -> str:
             return f"malformed response: {exc.detail}"
         finally:
             stream.close()
+    if trio.current_time() - scope.deadline > STANDSTILL_SECONDS:
+        raise OSError("the proxy stood still")
     return f"no answer within {rules.timeout_seconds * 1000:.0f} ms"
 
 
