@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -203,3 +204,16 @@ def open_descriptors() -> dict[int, str]:
         except FileNotFoundError:  # the directory itself
             continue
     return found
+
+
+@contextmanager
+def no_descriptor_left(pid: int) -> Iterator[None]:
+    """Let the process open nothing more."""
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+    lowest_free = next(number for number in range(len(used) + 1) if number not in used)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)

@@ -49,6 +49,23 @@ async def test_when_its_task_ends_the_connection_is_closed(redis: RedisServer) -
     wait_until(lambda: redis.clients() == 0, "the connection ends")
 
 
+async def test_when_its_task_ends_redis_is_not_said_to_be_away(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reload has given it up, and a request that waits for an answer takes a local token."""
+    buckets, grants = make_buckets(redis.url), []
+
+    async def take() -> None:
+        grants.append(await buckets.take(b"k"))
+
+    async with trio.open_nursery() as nursery, running(buckets):
+        redis.stop()
+        nursery.start_soon(take)
+        await wait_all_tasks_blocked()
+    assert list(map(is_local, grants)) == [True]
+    assert store_lines(caplog) == []
+
+
 async def test_a_killed_redis_makes_the_limit_local_and_a_new_one_shared_again(
     redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

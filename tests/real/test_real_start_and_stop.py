@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import signal
 import stat
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, wait_until
+from processes import DEADLINE, no_descriptor_left, wait_until
 from proxy_process import running_proxy
 from rawhttp import RawClient, connect, get, request
 from stopping import DELAYS, starting
@@ -116,19 +112,6 @@ def test_everybody_may_connect_to_a_unix_listener(
 
 
 # Out of descriptors
-
-
-@contextmanager
-def no_descriptor_left(pid: int) -> Iterator[None]:
-    """Let the process open nothing more."""
-    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    used = set(map(int, os.listdir(f"/proc/{pid}/fd")))
-    lowest_free = next(number for number in range(len(used) + 1) if number not in used)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_dial_without_descriptors_is_the_proxys_fault(tmp_path: Path) -> None:

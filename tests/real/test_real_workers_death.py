@@ -18,7 +18,7 @@ from crews import (
     wait_for_successor,
     wait_until_gone,
 )
-from processes import wait_until
+from processes import no_descriptor_left, wait_until
 from proxy_process import ProxyProcess, running_proxy, write_config
 from rawhttp import RawClient, get, request
 from stopping import Gate
@@ -125,6 +125,23 @@ def test_with_all_workers_dead_clients_wait(tmp_path: Path, echo_port: int) -> N
             client.send(request("GET", "/status/200"))
         for client in clients:
             assert client.read_response().status == 200
+
+
+def test_who_has_no_descriptors_to_stand_in_serves_on(tmp_path: Path, echo_port: int) -> None:
+    """Its own connections have nothing to do with the death of another."""
+    with (
+        running_proxy(tmp_path, [echo_port], workers=2) as proxy,
+        clients_of_all(proxy) as clients,
+    ):
+        assert clients[1].get("/status/200").status == 200
+        one, other = pids_of(proxy)[1], pids_of(proxy)[2]
+        with no_descriptor_left(one):
+            kill(proxy, 2)
+            why = r"cannot stand in for worker 2: .*Too many open files"
+            proxy.err.wait_for(rf"worker 1 \(pid {one}\) {why}")
+            wait_for_successor(proxy, 2, other)
+            assert clients[1].get("/status/200").status == 200
+        assert pids_of(proxy)[1] == one
 
 
 def test_a_worker_that_is_told_to_end_finishes_and_is_replaced(tmp_path: Path) -> None:

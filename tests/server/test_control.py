@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -167,6 +168,37 @@ async def test_settings_and_their_sockets_reach_the_worker() -> None:
             assert order.command == Start(2, SETTINGS)
             assert [_inode(each) for each in order.sockets] == [_inode(sock)]
             order.sockets[0].close()
+
+
+async def test_a_worker_without_room_for_sockets_refuses_them() -> None:
+    """And obeys the next command."""
+    async with conversation() as (talk, nursery):
+        refusals = []
+
+        async def ask() -> None:
+            with pytest.raises(Refused, match="Too many open files") as refused:
+                await talk.supervisor.ask(Adopt(1, (WHERE,)), [sock.fileno()])
+            refusals.append(refused)
+            await talk.supervisor.tell(Drain())
+
+        with socket.socket() as sock:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with no_room():
+                assert (await talk.worker.receive()).command == Drain()
+        assert len(refusals) == 1
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """This process can open nothing more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(lowest_free := os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_answers_find_their_questions() -> None:

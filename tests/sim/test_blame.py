@@ -89,6 +89,22 @@ async def test_a_head_that_is_whole_as_head_ms_passes_is_not_sent() -> None:
     assert errors_of_each(w) == [{}]
 
 
+async def test_a_proxy_that_stood_still_does_not_blame_the_upstream() -> None:
+    """As after SIGSTOP and SIGCONT: 504, but who knows whether the answer had come in time."""
+    async with world(upstreams=2, timeouts=only(read_ms=1000)) as w:
+        client = await w.client()
+        await client.send(GET)
+        await (await w.upstreams[0].accept()).read_request()
+        await until_ms(500)
+        busy_for(2.5)
+        assert (await client.read_response()).status == 504
+        (exchange,) = w.exchanges
+        assert exchange.error is not None
+        assert exchange.error.source is Source.PROXY
+        assert "2000 ms ago, the proxy stood still" in exchange.error.detail
+    assert not down(w)
+
+
 # The total budget
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from itertools import pairwise
 
 import pytest
@@ -115,6 +116,36 @@ async def test_fall_and_rise() -> None:
         await until_ms(60_000)
         assert told(w) == [DOWN, UP]
         assert len(other.requests) > 60
+
+
+@pytest.mark.usefixtures("no_chance")
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM])
+async def test_errors_of_the_proxy_itself_do_not_count(code: int) -> None:
+    """What could not be checked for want of descriptors or memory stays as it was."""
+    async with world(upstreams=2, timeouts=only(), health=CHECKS) as w:
+        serve(w)
+        w.net.refuse(A, code)
+        await until_ms(10_000)
+        assert is_up(w, A)
+        assert checked(w) == (0, 0)
+        (line, *_) = told(w)
+        assert line.startswith(f"upstream {A} cannot be checked: ")
+        w.net.heal(A)
+        await until_ms(11_000)
+        assert checked(w) == (1, 0)
+
+
+@pytest.mark.usefixtures("no_chance")
+async def test_a_check_in_which_the_proxy_stood_still_does_not_count() -> None:
+    """As after SIGSTOP and SIGCONT: who knows whether the answer had come in time."""
+    async with world(timeouts=only(), health=CHECKS) as w:
+        await (await w.upstreams[0].accept()).read_request()
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(2)
+        await (await w.upstreams[0].accept()).read_request()
+        assert checked(w) == (0, 0)
+        assert told(w) == [f"upstream {A} cannot be checked: the proxy stood still"]
 
 
 @pytest.mark.usefixtures("no_chance")

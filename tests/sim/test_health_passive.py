@@ -274,3 +274,12 @@ async def test_errors_of_the_proxy_itself_do_not_count() -> None:
         assert is_up(w, A)
         w.net.heal(A)
         assert sorted(await ask(w, 2)) == sorted(b"ab")
+
+
+async def test_an_address_that_cannot_be_had_is_one_that_cannot_be_reached() -> None:
+    """Where IPv6 is switched off Linux says so of every such address: another one is asked."""
+    async with world(upstreams=2, timeouts=only(), retry=Retry()) as w:
+        serve(w)
+        w.net.refuse(A, errno.EADDRNOTAVAIL)
+        assert await statuses(w, 4) == [200] * 4
+        assert not is_up(w, A)

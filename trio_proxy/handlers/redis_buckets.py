@@ -149,7 +149,10 @@ class RedisBuckets:
             self._connection = connection
             self._tell_back()
             self._tried.set()
-            await self._failed.wait()
+            try:
+                await self._failed.wait()
+            finally:
+                self._connection = None  # whom it leaves without an answer has no complaint
             nursery.cancel_scope.cancel(reason="the connection has failed a request")
 
     async def _serve(

@@ -8,6 +8,8 @@ inherited by the one process that they are meant for.
 from __future__ import annotations
 
 import array
+import errno
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -22,6 +24,14 @@ MAX_DESCRIPTORS = 253
 
 _LENGTH = struct.Struct("!I")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+
+
+class DescriptorsLost(OSError):
+    """A message has arrived whole, its ``data``, but there was no room for what came with it."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.data = data
 
 
 class Channel:
@@ -65,15 +75,19 @@ class Channel:
     async def receive(self) -> tuple[bytes, list[socket.socket]]:
         """The next message, and the sockets that came with it. Raises `trio.EndOfChannel`.
 
-        One that is cancelled may leave the channel in the middle of a message.
+        Raises DescriptorsLost too, after which the channel is as good as before. One that is
+        cancelled may leave the channel in the middle of a message.
         """
         sockets: list[socket.socket] = []
         try:
-            head = await self._receive_head(sockets)
+            head, has_lost = await self._receive_head(sockets)
             (length,) = _LENGTH.unpack(head)
             if length > MAX_MESSAGE_BYTES:
                 raise OSError(f"a message of {length} bytes is too long")
-            return await self._receive_exactly(length), sockets
+            data = await self._receive_exactly(length)
+            if has_lost:
+                raise DescriptorsLost(data)
+            return data, sockets
         except BaseException as exc:
             for sock in sockets:
                 sock.close()
@@ -81,8 +95,9 @@ class Channel:
                 raise trio.EndOfChannel from exc
             raise
 
-    async def _receive_head(self, sockets: list[socket.socket]) -> bytes:
-        head = b""
+    async def _receive_head(self, sockets: list[socket.socket]) -> tuple[bytes, bool]:
+        """And whether sockets that came with it were lost."""
+        head, has_lost = b"", False
         while len(head) < _LENGTH.size:
             try:
                 data, ancillary, flags, _ = self._socket.recvmsg(
@@ -92,12 +107,11 @@ class Channel:
                 await trio.lowlevel.wait_readable(self._socket)
                 continue
             sockets += _sockets_in(ancillary)
-            if flags & socket.MSG_CTRUNC:
-                raise OSError("descriptors were lost: too many open files")
+            has_lost |= bool(flags & socket.MSG_CTRUNC)
             if not data:
                 raise trio.EndOfChannel
             head += data
-        return head
+        return head, has_lost
 
     async def _receive_exactly(self, length: int) -> bytes:
         data = bytearray(length)

@@ -9,6 +9,7 @@ and then, so that a busy connection does not starve the others.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -121,6 +122,12 @@ class Listener(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+#: What the system says when it is short of descriptors or memory: whom we wanted to reach is not to
+#: blame. EADDRNOTAVAIL is not among them: it is said of every IPv6 address where IPv6 is off, and
+#: a lack of ports concerns one destination, so that others can still be reached.
+OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
 class LookupFailed(OSError):

@@ -29,13 +29,15 @@ class Timed:
     `put_off` moves it. When it has passed, `expire` is called, between two steps of tasks.
     """
 
-    __slots__ = ("due", "look_at", "timers")
+    __slots__ = ("due", "look_at", "overdue", "timers")
 
     def __init__(self, timers: Timers) -> None:
         self.timers = timers
         self.due = math.inf
         #: When `Timers` will look; never after ``due``.
         self.look_at = math.inf
+        #: By how many seconds it was noticed late that the deadline had passed.
+        self.overdue = 0.0
 
     def put_off(self, due: float) -> None:
         """Move the deadline, to an earlier or a later time."""
@@ -51,6 +53,12 @@ class Timed:
         late, whichever of the two the event loop takes up first.
         """
         return self.timers.now() >= self.due
+
+    def run_out(self, now: float) -> None:
+        """Have it expire, as ``now`` is not before its deadline."""
+        self.overdue = now - self.due
+        self.due = math.inf
+        self.expire()
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -125,8 +133,7 @@ class Timers:
             if timed.look_at == at:
                 timed.look_at = math.inf
                 if timed.due <= now:
-                    timed.due = math.inf
-                    timed.expire()
+                    timed.run_out(now)
                 elif timed.due < math.inf:
                     self.watch(timed, timed.due)
             heap = self._heap

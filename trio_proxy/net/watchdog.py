@@ -32,6 +32,11 @@ _BLAME = {
 }
 
 
+#: An event loop with much to do notices some tens of milliseconds late that time is up. One that is
+#: so many seconds late stood still (SIGSTOP, a debugger, a paused machine), and cannot tell whether
+#: the upstream had answered in time.
+STANDSTILL_SECONDS = 0.5
+
 #: The budgets that end an exchange, also while a try is under way: that is not its business.
 _OF_EXCHANGE = frozenset(("total", "client_write"))
 
@@ -120,9 +125,10 @@ class Watchdog(Timed):
         Raises what the wait would have raised, had `Timers` been in time. Whoever was cancelled in
         the very step in which the wait ended does not go on either: it was counted on.
         """
-        self.due = math.inf
-        if not self.is_over:
-            self.expire()
+        if self.is_over:
+            self.due = math.inf
+        else:
+            self.run_out(self.timers.now())
         await trio.lowlevel.checkpoint()
         raise trio.ClosedResourceError("the try is over")
 
@@ -203,6 +209,9 @@ class Watchdog(Timed):
         reason = TIMEOUT_REASONS[budget]
         seconds = self.deadlines.length(budget)
         detail = f"{budget} deadline of {seconds * 1000:.0f} ms passed"
+        if source is Source.UPSTREAM and self.overdue > STANDSTILL_SECONDS:
+            source = Source.PROXY
+            detail += f" {self.overdue * 1000:.0f} ms ago, the proxy stood still"
         return ProxyError(source, exchange.phase, reason, detail=detail)
 
     def is_winded(self, turns: int = 1) -> bool:

@@ -15,7 +15,7 @@ import trio
 from attrs import field, frozen
 
 from trio_proxy.addresses import Address
-from trio_proxy.net.channel import Channel
+from trio_proxy.net.channel import Channel, DescriptorsLost
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry.stats import Stats
 
@@ -111,10 +111,19 @@ class WorkerEnd:
         self._channel = channel
 
     async def receive(self) -> Order:
-        """The next command. Raises `trio.EndOfChannel` when the supervisor is gone, OSError."""
-        data, sockets = await self._channel.receive()
-        question, command = pickle.loads(data)
-        return Order(question, command, sockets)
+        """The next command. Raises `trio.EndOfChannel` when the supervisor is gone, OSError.
+
+        One whose sockets this process has no room for is refused in here.
+        """
+        while True:
+            try:
+                data, sockets = await self._channel.receive()
+            except DescriptorsLost as exc:
+                question, command = pickle.loads(exc.data)
+                await self.answer(Order(question, command), Refusal(str(exc)))
+            else:
+                question, command = pickle.loads(data)
+                return Order(question, command, sockets)
 
     async def answer(self, order: Order, answer: Answer) -> None:
         """Raises OSError."""

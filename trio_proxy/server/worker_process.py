@@ -19,6 +19,7 @@ from trio_proxy.server.control import (
     Command,
     Count,
     Drain,
+    Refused,
     Reload,
     Start,
     Stop,
@@ -178,7 +179,10 @@ class WorkerProcess:
         self.orders = orders
 
     async def stand_in_for(self, absent: Collection[int], orders: Orders) -> None:
-        """Have it take the connections that the kernel deals to these workers."""
+        """Have it take the connections that the kernel deals to these workers.
+
+        What it has no descriptors for waits for the next time, or for the absent one's successor.
+        """
         for index in [*self._stands_in]:
             if index not in absent:
                 await self._adopt(index, ())
@@ -186,8 +190,12 @@ class WorkerProcess:
         for index in absent:
             if self._stands_in.get(index) is not orders:
                 dealt = [listener for listener in orders.listeners if listener.is_dealt]
-                await self._adopt(index, dealt)
-                self._stands_in[index] = orders
+                try:
+                    await self._adopt(index, dealt)
+                except Refused as exc:
+                    log.warning("%s cannot stand in for worker %d: %s", self, index + 1, exc)
+                else:
+                    self._stands_in[index] = orders
 
     async def _adopt(self, index: int, listeners: Collection[SharedListener]) -> None:
         addresses = tuple(listener.address for listener in listeners)

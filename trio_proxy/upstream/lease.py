@@ -12,7 +12,7 @@ import trio
 from trio_proxy.errors import ProxyError, Reason, Source
 from trio_proxy.lifecycle import Phase
 from trio_proxy.net.resolver import LookupFailed
-from trio_proxy.net.streams import Stream
+from trio_proxy.net.streams import OUT_OF_RESOURCES, Stream
 from trio_proxy.upstream.call import Call
 from trio_proxy.upstream.connection import UpstreamConnection
 from trio_proxy.upstream.pool import Upstream
@@ -74,7 +74,7 @@ class Lease:
                 raise _dial_error(exc) from exc
         self._dialling = None
         if watchdog.is_too_late:
-            watchdog.expire()
+            watchdog.run_out(watchdog.timers.now())
         try:
             if watchdog.is_over:
                 await trio.lowlevel.checkpoint()
@@ -161,15 +161,10 @@ _OUT_OF_TIME = frozenset(
     (Reason.TOTAL_TIMEOUT, Reason.TRY_TIMEOUT, Reason.READ_TIMEOUT, Reason.WRITE_TIMEOUT)
 )
 
-#: What the system says when it is short of descriptors, memory or ports: no fault of the upstream.
-_OUT_OF_RESOURCES = frozenset(
-    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
-)
-
 
 def _dial_error(exc: OSError) -> ProxyError:
     reason = Reason.CONNECTION_FAILED
-    if exc.errno in _OUT_OF_RESOURCES:
+    if exc.errno in OUT_OF_RESOURCES:
         return ProxyError(Source.PROXY, Phase.CONNECT, Reason.OUT_OF_RESOURCES, detail=str(exc))
     if isinstance(exc, LookupFailed):
         reason = Reason.DNS_ERROR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Set
 from typing import Protocol
 
@@ -9,12 +10,16 @@ import trio
 from attrs import frozen
 
 from trio_proxy.addresses import Address
+from trio_proxy.complaint import Complaint
 from trio_proxy.errors import ProtocolError
 from trio_proxy.messages import NO_BODY, Request, ResponseHead
-from trio_proxy.net.streams import READ_SIZE, Stream
+from trio_proxy.net.streams import OUT_OF_RESOURCES, READ_SIZE, Stream
+from trio_proxy.net.watchdog import STANDSTILL_SECONDS
 from trio_proxy.upstream.pool import Upstream
 from trio_proxy.wire.h1 import ClientWire
 from trio_proxy.wire.requests import HeadLimits
+
+log = logging.getLogger("trio_proxy.upstream")
 
 #: How much of a body is searched for the text that is expected in it.
 MAX_BODY_BYTES = 65_536
@@ -51,24 +56,39 @@ async def check_for_ever(
     upstream: Upstream, rules: CheckRules, dialer: Dialer, random: Callable[[], float]
 ) -> None:
     """Check an upstream until cancelled, the first time within one interval."""
+    unable = Complaint(log)
     await trio.sleep(rules.interval_seconds * random())
     while True:
-        reason = await check(upstream, rules, dialer)
-        if reason:
-            upstream.condition.check_failed(reason)
+        try:
+            reason = await check(upstream, rules, dialer)
+        except OSError as exc:
+            unable.warn("upstream %s cannot be checked: %s", upstream.name, exc)
         else:
-            upstream.condition.check_passed(trio.current_time())
-        upstream.freed()  # who waits for an upstream may find this one in use again
+            _report(upstream, reason)
         factor = 1 + JITTER * (2 * random() - 1)
         await trio.sleep(rules.interval_seconds * factor)
 
 
+def _report(upstream: Upstream, reason: str) -> None:
+    if reason:
+        upstream.condition.check_failed(reason)
+    else:
+        upstream.condition.check_passed(trio.current_time())
+    upstream.freed()  # who waits for an upstream may find this one in use again
+
+
 async def check(upstream: Upstream, rules: CheckRules, dialer: Dialer) -> str:
-    """One check; why it failed, or an empty string."""
-    with trio.move_on_after(rules.timeout_seconds):
+    """One check; why it failed, or an empty string.
+
+    Raises OSError if the system has not the means for it, or this process stood still meanwhile:
+    that says nothing of the upstream.
+    """
+    with trio.move_on_after(rules.timeout_seconds) as scope:
         try:
             stream = await dialer.dial(upstream.address)
         except OSError as exc:
+            if exc.errno in OUT_OF_RESOURCES:
+                raise
             return f"cannot connect: {exc}"
         try:
             return await _ask(upstream, rules, stream)
@@ -78,6 +98,8 @@ async def check(upstream: Upstream, rules: CheckRules, dialer: Dialer) -> str:
             return f"malformed response: {exc.detail}"
         finally:
             stream.close()
+    if trio.current_time() - scope.deadline > STANDSTILL_SECONDS:
+        raise OSError("the proxy stood still")
     return f"no answer within {rules.timeout_seconds * 1000:.0f} ms"
 
 
