@@ -6,10 +6,10 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from processes import wait_until
+from processes import children, wait_until
 from proxy_process import ProxyProcess
 from rawhttp import RawClient
 
@@ -31,6 +31,16 @@ def wait_for_successor(proxy: ProxyProcess, number: int, pid: int) -> int:
     """The process id of a worker that has taken the place of another."""
     wait_until(lambda: pids_of(proxy)[number] != pid, f"worker {number} is there again")
     return pids_of(proxy)[number]
+
+
+def beginning_workers(proxy: ProxyProcess) -> set[int]:
+    """The process ids of workers, as soon as their program is loaded and long before they serve."""
+    found = set()
+    for pid in children(proxy.pid):
+        with suppress(OSError):
+            if b"trio_proxy.server.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.add(pid)
+    return found
 
 
 def is_running(pid: int) -> bool:

@@ -182,15 +182,16 @@ def echo_on_port() -> Iterator[int]:
         yield int(process.err.wait_for(r"running on http://127.0.0.1:(\d+)")[1])
 
 
-def children() -> set[int]:
-    """Process ids of this process's children, zombies included."""
+def children(of: int | None = None) -> set[int]:
+    """Process ids of the children of a process, of this one without an id, zombies included."""
+    parent = os.getpid() if of is None else of
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             after_name = stat.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             continue
-        if int(after_name[1]) == os.getpid():
+        if int(after_name[1]) == parent:
             found.add(int(stat.parent.name))
     return found
 

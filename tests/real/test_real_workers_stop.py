@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from crews import clients_of_all, is_running, pids_of
+from crews import beginning_workers, clients_of_all, is_running, pids_of
 from processes import DEADLINE, wait_until
 from proxy_process import ProxyProcess, running_proxy, write_config
 from rawhttp import RawClient, request
@@ -136,6 +136,24 @@ def test_a_stop_during_the_start(tmp_path: Path, delay: float, number: signal.Si
         proxy.signal(number)
         assert proxy.wait_for_end(2 * DEADLINE) in (-number, 0)
         assert "Exception" not in proxy.err.text()
+
+
+def test_a_stop_while_workers_hang_in_their_start(tmp_path: Path, echo_port: int) -> None:
+    """Nobody waits for them: they are ended at once, with status 0."""
+    path = write_config(tmp_path, [echo_port], metrics=False, workers=2)
+    with ProxyProcess("run", path, cwd=tmp_path) as proxy:
+        wait_until(lambda: len(beginning_workers(proxy)) == 2, "there are two workers")
+        workers = beginning_workers(proxy)
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            proxy.signal(signal.SIGTERM)
+            assert proxy.wait_for_end() == 0
+            proxy.err.wait_for("SIGTERM: ending the start")
+            assert not any(map(is_running, workers))
+        finally:
+            for pid in filter(is_running, workers):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_hangups_during_the_start(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ async def attend(
 ) -> None:
     """Serve until SIGTERM or SIGINT, and then drain; a second one stops at once. SIGHUP reloads.
 
+    One that comes during the start ends it, except for SIGHUP, which is obeyed afterwards.
     ``load`` reads the settings again from ``source``; it runs in a thread. Raises OSError if an
     address cannot be bound or the pid file cannot be written.
     """
@@ -83,18 +84,53 @@ async def attend(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.run)
+            start = _Start(signals)
+            nursery.start_soon(start.watch)
             try:
-                async with opening as server:
-                    writer.count_in(server.stats)
-                    with _pid_file(server.settings.pid_file):
-                        log.info("started from %s (pid %d) on %s", source, os.getpid(), DRIVEN_BY)
-                        started(server)
-                        garbage.quieten()
-                        await _obey(signals, server, Reloader(server, source, load, writer))
+                with start.scope:
+                    async with opening as server:
+                        writer.count_in(server.stats)
+                        with _pid_file(server.settings.pid_file):
+                            log.info(
+                                "started from %s (pid %d) on %s", source, os.getpid(), DRIVEN_BY
+                            )
+                            started(server)
+                            garbage.quieten()
+                            reloader = Reloader(server, source, load, writer)
+                            if await start.has_heard_hangup():
+                                reloader.ask()
+                            await _obey(signals, server, reloader)
                 log.info("stopped")
             finally:
                 await writer.flush()
             nursery.cancel_scope.cancel()
+
+
+class _Start:
+    """Heeds signals until there is a server; what starts it runs in ``scope``."""
+
+    def __init__(self, signals: AsyncIterator[int]) -> None:
+        self.scope = trio.CancelScope()
+        self._signals = signals
+        self._watch = trio.CancelScope()
+        self._watched = trio.Event()
+        self._hangup = False
+
+    async def watch(self) -> None:
+        with self._watch:
+            async for number in self._signals:
+                if number == signal.SIGHUP:
+                    self._hangup = True
+                else:
+                    log.info("%s: ending the start", signal.Signals(number).name)
+                    self.scope.cancel()
+        self._watched.set()
+
+    async def has_heard_hangup(self) -> bool:
+        """End the watch; whether a SIGHUP has come. Is cancelled if a signal to stop has."""
+        self._watch.cancel()
+        await self._watched.wait()
+        return self._hangup
 
 
 async def _obey(signals: AsyncIterator[int], server: Server, reloader: Reloader) -> None:
