@@ -105,6 +105,24 @@ async def test_a_proxy_that_stood_still_does_not_blame_the_upstream() -> None:
     assert not down(w)
 
 
+async def test_an_upload_in_which_the_proxy_stood_still_is_tried_again() -> None:
+    """As any that an upstream has not taken in time: the next one gets all of it."""
+    retry = Retry(on=("timeout",), unsafe_methods=True)
+    async with world(upstreams=2, retry=retry, timeouts=only(write_ms=1000)) as w:
+        w.net.link(w.upstreams[0].name, buffer=1000)
+        play(w.upstreams[1])
+        client = await w.client()
+        w.helpers.start_soon(client.send, post(5000) + bytes(5000))
+        await (await w.upstreams[0].accept()).read_head()
+        await until_ms(500)
+        busy_for(2.5)
+        assert (await client.read_response()).status == 200
+        assert [len(each.body) for each in w.upstreams[1].requests] == [5000]
+    assert [each.outcome for each in w.exchanges[0].tries] == ["write_timeout", "200"]
+    assert errors_of_each(w) == [{}, {}]
+    assert not down(w)
+
+
 # The total budget
 
 

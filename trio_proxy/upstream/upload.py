@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 
 from trio_proxy.contract import RequestBody
-from trio_proxy.errors import ProxyError, Source
+from trio_proxy.errors import ProxyError
 from trio_proxy.lifecycle import Exchange
 from trio_proxy.net.streams import Stream, note_piece
 from trio_proxy.net.transfer import send_all, send_borrowed, turns_for
@@ -126,8 +126,8 @@ class Upload:
         """Have the exchange fail, unless the upstream stalls after it has begun to answer."""
         if self._watchdog.wait == "body" or not self.answered:
             failure = self._watchdog.failure(self._exchange)
-            if failure.source is Source.UPSTREAM:
-                self._main.fail_try(failure)
+            if self._watchdog.wait == "write":
+                self._main.fail_try(failure)  # whoever is to blame: another may take it
             else:
                 self._main.abort(failure)
 
