@@ -121,7 +121,7 @@ class _Start:
             async for number in self._signals:
                 if number == signal.SIGHUP:
                     self._hangup = True
-                else:
+                elif not self.scope.cancel_called:
                     log.info("%s: ending the start", signal.Signals(number).name)
                     self.scope.cancel()
         self._watched.set()
