@@ -117,7 +117,7 @@ def _modules(*names: str, optional: tuple[str, ...] = ()) -> Callable[[], str | 
 def _speed() -> str | None:
     """The compiled h11, and whether trio-proxy's own hot path is compiled, too."""
     found = _modules("trio_proxy", "h11_mypyc")()
-    hot = importlib.util.find_spec("trio_proxy.front.connection")
+    hot = importlib.util.find_spec("trio_proxy.front.h1_session")
     is_compiled = hot is not None and not (hot.origin or "").endswith(".py")
     return f"{found}, own modules compiled" if found and is_compiled else found
 

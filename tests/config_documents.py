@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trio_proxy.config import ConfigError, parse
 from trio_proxy.settings import Settings
+from trio_proxy.settings.load.toml import ConfigError, parse
 
 UPSTREAM = "[[upstreams]]\nhost = '127.0.0.1'\nport = 9001\n"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import math
 
-from trio_proxy.forwarding import HeaderRules, Origin, origin_of
-from trio_proxy.headers import upstream_fields
-from trio_proxy.messages import NO_BODY, Field, Request
+from trio_proxy.http.messages import NO_BODY, Field, Request
+from trio_proxy.policy.crossing import upstream_fields
+from trio_proxy.policy.forwarding import HeaderRules, Origin, origin_of
 
 UNTRUSTING = HeaderRules()
 TRUSTING = HeaderRules(

@@ -14,19 +14,23 @@ import attrs
 import pytest
 from config_documents import load, refusal
 
-from trio_proxy.addresses import TcpAddress, UnixAddress
-from trio_proxy.config import ConfigError, parse
-from trio_proxy.config_problems import NOT_SUPPORTED
-from trio_proxy.settings import HeaderSettings, Limits, LoggingSettings, Settings, Timeouts
-from trio_proxy.settings_upstreams import (
+from trio_proxy.http.addresses import TcpAddress, UnixAddress
+from trio_proxy.settings import (
     Balance,
     BreakerSettings,
     Dns,
+    HeaderSettings,
     Health,
+    Limits,
+    LoggingSettings,
     RateLimitSettings,
     Retry,
+    Settings,
+    Timeouts,
     UpstreamSettings,
 )
+from trio_proxy.settings.load.problems import NOT_SUPPORTED
+from trio_proxy.settings.load.toml import ConfigError, parse
 
 # What loads
 

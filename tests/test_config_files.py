@@ -10,19 +10,23 @@ import attrs
 import pytest
 import tomli
 
-from trio_proxy.addresses import TcpAddress, UnixAddress
-from trio_proxy.config import load_file, parse
-from trio_proxy.settings import HeaderSettings, Limits, LoggingSettings, Settings, Timeouts
-from trio_proxy.settings_table import table_of
-from trio_proxy.settings_upstreams import (
+from trio_proxy.http.addresses import TcpAddress, UnixAddress
+from trio_proxy.settings import (
     Balance,
     BreakerSettings,
     Dns,
+    HeaderSettings,
     Health,
+    Limits,
+    LoggingSettings,
     RateLimitSettings,
     Retry,
+    Settings,
+    Timeouts,
     UpstreamSettings,
 )
+from trio_proxy.settings.load.toml import load_file, parse
+from trio_proxy.settings.table import table_of
 
 CONF = Path(__file__).parent.parent / "conf"
 REFERENCE = CONF / "reference.toml"

@@ -16,15 +16,14 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_proxy.config import ConfigError, from_environment, parse
-from trio_proxy.config_problems import NOT_SUPPORTED
-from trio_proxy.handlers.redis_connection import connection_maker
+from trio_proxy.middleware.ratelimit.redis_connection import connection_maker
 from trio_proxy.server import build
 from trio_proxy.server.ratelimits import RateLimits
-from trio_proxy.settings import Settings
-from trio_proxy.settings_places import is_redis_url
-from trio_proxy.settings_table import table_of
-from trio_proxy.settings_upstreams import UpstreamSettings
+from trio_proxy.settings import Settings, UpstreamSettings
+from trio_proxy.settings.load.problems import NOT_SUPPORTED
+from trio_proxy.settings.load.toml import ConfigError, from_environment, parse
+from trio_proxy.settings.places import is_redis_url
+from trio_proxy.settings.table import table_of
 
 # Imported late, it would take longer than hypothesis lets an example take.
 with contextlib.suppress(ImportError):
@@ -118,7 +117,7 @@ def assert_loads_or_explains(text: str) -> None:
 def assert_usable(found: Settings) -> None:
     """What a file may say can be built, and said again by a program."""
     assert attrs.evolve(found) == found
-    build.cluster_plan(found)
+    build.pool_rules(found)
     build.wait_budgets(found)
     build.header_rules(found)
     build.head_limits(found)

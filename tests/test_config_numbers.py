@@ -10,10 +10,9 @@ import attrs
 import pytest
 from config_documents import UPSTREAM
 
-from trio_proxy.config import ConfigError, parse
-from trio_proxy.settings import Limits, Settings, Timeouts
-from trio_proxy.settings_table import table_of
-from trio_proxy.settings_upstreams import RateLimitSettings, UpstreamSettings
+from trio_proxy.settings import Limits, RateLimitSettings, Settings, Timeouts, UpstreamSettings
+from trio_proxy.settings.load.toml import ConfigError, parse
+from trio_proxy.settings.table import table_of
 
 DAY = 24 * 60 * 60 * 1000
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from config_documents import UPSTREAM, load
 
-from trio_proxy.addresses import TcpAddress
-from trio_proxy.config import (
+from trio_proxy.http.addresses import TcpAddress
+from trio_proxy.settings import LoggingSettings
+from trio_proxy.settings.load.toml import (
     MAX_FILE_BYTES,
     ConfigError,
     Problem,
@@ -17,7 +18,6 @@ from trio_proxy.config import (
     load_file,
     override,
 )
-from trio_proxy.settings import LoggingSettings
 
 
 def refused_environment(**environ: str) -> list[str]:

@@ -7,9 +7,9 @@ import traceback
 import pytest
 from config_documents import UPSTREAM, load, refusal
 
-from trio_proxy.addresses import MAX_UNIX_PATH, TcpAddress, UnixAddress
-from trio_proxy.config import ConfigError, parse
-from trio_proxy.settings_upstreams import Balance, Dns, UpstreamSettings
+from trio_proxy.http.addresses import MAX_UNIX_PATH, TcpAddress, UnixAddress
+from trio_proxy.settings import Balance, Dns, UpstreamSettings
+from trio_proxy.settings.load.toml import ConfigError, parse
 
 # Where an upstream is
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from crossing import CLIENT, PROXY, TRUSTING, UNTRUSTING, origin, request_with, sent, values
 
-from trio_proxy.forwarding import HeaderRules
+from trio_proxy.policy.forwarding import HeaderRules
 
 
 @pytest.mark.parametrize(

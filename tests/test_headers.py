@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from crossing import CLIENT, PROXY, TRUSTING, origin, request_with, sent, values
 
-from trio_proxy.forwarding import HeaderRules, inherited_budget, new_trace_id
-from trio_proxy.headers import client_fields, interim_fields
-from trio_proxy.messages import Field, ResponseHead
+from trio_proxy.http.messages import Field, ResponseHead
+from trio_proxy.policy.crossing import client_fields, interim_fields
+from trio_proxy.policy.forwarding import HeaderRules, inherited_budget, new_trace_id
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
@@ -73,7 +74,7 @@ def test_what_belongs_to_one_hop_ends_here(field: Field) -> None:
     assert values(sent(field), field[0]) == []
     if field[0] != b"Expect":
         head = ResponseHead(200, [field])
-        assert values(client_fields(head, "t"), field[0]) == []
+        assert values(client_fields(head, "t", time.time()), field[0]) == []
 
 
 def test_fields_named_by_connection_end_here_in_both_directions() -> None:
@@ -88,11 +89,11 @@ def test_fields_named_by_connection_end_here_in_both_directions() -> None:
     ]
     options = [b"close", b"x-a", b"x-b", b"x_c"]
     final = ResponseHead(200, named, options=options)
-    for fields in (sent(*named, options=options), client_fields(final, "t")):
+    for fields in (sent(*named, options=options), client_fields(final, "t", time.time())):
         names = [name.lower() for name, _ in fields]
         assert b"x-d" in names
         assert not {b"x-a", b"x-b", b"x_c", b"connection"} & set(names)
-    hints = interim_fields(ResponseHead(103, named, options=options), "t")
+    hints = interim_fields(ResponseHead(103, named, options=options), "t", time.time())
     assert hints == [(b"X-D", b"4")]
 
 

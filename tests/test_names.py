@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trio_proxy import names
-from trio_proxy.names import KINDS, MAX_NAME_BYTES, MAX_NAMES, kinds_of
+from trio_proxy.http import names
+from trio_proxy.http.names import KINDS, MAX_NAME_BYTES, MAX_NAMES, kinds_of
 
 
 @pytest.mark.parametrize(

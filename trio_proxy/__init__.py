@@ -10,7 +10,7 @@ As a program: ``trio-proxy run conf/proxy.toml``. As a library::
         print(proxy.url)
 
 `trio_proxy.testing` has a simulated network on which the whole proxy runs in virtual time. To read
-the source, begin with `trio_proxy.lifecycle`.
+the source, begin with `trio_proxy.exchange.exchange`.
 
 The names are imported when they are first used: the command line must be able to set its signals
 right before it loads everything else.
@@ -22,26 +22,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trio_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
-    from trio_proxy.config import ConfigError, load_file
+    from trio_proxy.http.addresses import Address, TcpAddress, UnixAddress, parse_address
     from trio_proxy.server.proxy import Proxy
     from trio_proxy.server.serving import open_proxy
     from trio_proxy.settings import (
-        HeaderSettings,
-        Limits,
-        LoggingSettings,
-        Settings,
-        Timeouts,
-    )
-    from trio_proxy.settings_upstreams import (
         Balance,
         BreakerSettings,
         Dns,
+        HeaderSettings,
         Health,
+        Limits,
+        LoggingSettings,
         RateLimitSettings,
         Retry,
+        Settings,
+        Timeouts,
         UpstreamSettings,
     )
+    from trio_proxy.settings.load.problems import ConfigError
+    from trio_proxy.settings.load.toml import load_file
 
 __all__ = [
     "Address",
@@ -66,24 +65,37 @@ __all__ = [
     "parse_address",
 ]
 
-_MODULES = (
-    "addresses",
-    "settings",
-    "settings_upstreams",
-    "config",
-    "server.proxy",
-    "server.serving",
-)
+#: Where the public names live.
+_HOMES = {
+    "http.addresses": ("Address", "TcpAddress", "UnixAddress", "parse_address"),
+    "server.proxy": ("Proxy",),
+    "server.serving": ("open_proxy",),
+    "settings": (
+        "Balance",
+        "BreakerSettings",
+        "Dns",
+        "HeaderSettings",
+        "Health",
+        "Limits",
+        "LoggingSettings",
+        "RateLimitSettings",
+        "Retry",
+        "Settings",
+        "Timeouts",
+        "UpstreamSettings",
+    ),
+    "settings.load.problems": ("ConfigError",),
+    "settings.load.toml": ("load_file",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in _MODULES:
-            found = importlib.import_module(f"trio_proxy.{module}")
-            if hasattr(found, name):
-                globals()[name] = getattr(found, name)
-                return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The entry point: makes the process fit to start, then hands over to `trio_proxy.cli`.
+"""The entry point: makes the process fit to start, then hands over to `trio_proxy.cli.commands`.
 
 Loading the rest takes a few hundred milliseconds. Until the event loop listens to signals, an
 interrupt must end the process without a traceback, and a SIGHUP (a supervisor that reloads right
@@ -18,7 +18,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _open_standard_streams()
     try:
-        from trio_proxy.cli import commands
+        from trio_proxy.cli.commands import commands
     except ImportError as exc:
         sys.exit(f"trio-proxy: {exc}")
 

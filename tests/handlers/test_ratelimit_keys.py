@@ -10,21 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.forwarding import Origin
-from trio_proxy.handlers.ratelimit import (
+from trio_proxy.exchange.deadlines import Deadlines
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.exchange.timers import Timers
+from trio_proxy.exchange.watchdog import Watchdog
+from trio_proxy.http.errors import ProxyError, Reason, Source
+from trio_proxy.http.messages import NO_BODY, Field, Request
+from trio_proxy.http.phases import Phase
+from trio_proxy.middleware.ratelimit.ratelimit import (
     MAX_KEY_BYTES,
     RateLimited,
     client_key,
     header_key,
     key_maker,
 )
-from trio_proxy.lifecycle import Exchange, Phase
-from trio_proxy.messages import NO_BODY, Field, Request
-from trio_proxy.net.timers import Timers
-from trio_proxy.net.watchdog import Watchdog
-from trio_proxy.policy.deadlines import Deadlines
-from trio_proxy.policy.ratelimit import Grant, Rate, rate_limit_fields
+from trio_proxy.policy.forwarding import Origin
+from trio_proxy.policy.token_bucket import Grant, Rate, rate_limit_fields
 
 RATE = Rate(10, 5)
 ALLOWED = Grant(True, 5, 4, 0.1, 0.0)

@@ -7,7 +7,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_proxy.policy.deadlines import Deadlines
+from trio_proxy.exchange.deadlines import Deadlines
 
 SECONDS = st.one_of(st.just(math.inf), st.floats(0, 1e6))
 TIMES = st.floats(0, 1e6)

@@ -5,13 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_proxy.policy.queueing import (
-    LEAST_SAMPLES,
-    MOST_SAMPLES,
-    STALE_SHARE,
-    WORTH,
-    WaitEstimate,
-)
+from trio_proxy.policy.queueing import LEAST_SAMPLES, MOST_SAMPLES, STALE_SHARE, WORTH, WaitEstimate
 
 HOLDS = st.floats(0, 10)
 BATCHES = st.lists(st.lists(HOLDS, max_size=60), min_size=1, max_size=20)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from trio_proxy.policy.ratelimit import ROUNDING, Grant, Rate, TokenBuckets, rate_limit_fields
+from trio_proxy.policy.token_bucket import ROUNDING, Grant, Rate, TokenBuckets, rate_limit_fields
 
 RATES = st.builds(Rate, st.floats(0.001, 10_000), st.integers(1, 50))
 KEYS = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])

@@ -16,8 +16,9 @@ from processes import DEADLINE, Curl, children, echo_on_port, lacking, open_desc
 from proxy_process import ProxyProcess, running_proxy
 from redis_server import RedisServer, need_coredis
 
-from trio_proxy.net import dns, resolver
-from trio_proxy.net.network import SocketNetwork
+from trio_proxy.net.dial import SocketNetwork
+from trio_proxy.net.dns import nameservers as dns
+from trio_proxy.net.dns import resolver
 
 
 @pytest.fixture(scope="session", autouse=True)

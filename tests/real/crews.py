@@ -38,7 +38,7 @@ def beginning_workers(proxy: ProxyProcess) -> set[int]:
     found = set()
     for pid in children(proxy.pid):
         with suppress(OSError):
-            if b"trio_proxy.server.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"trio_proxy.server.workers.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.add(pid)
     return found
 

@@ -13,9 +13,9 @@ import pytest
 import trio
 from processes import DEADLINE
 
-from trio_proxy.handlers.ratelimit import LocalBuckets
-from trio_proxy.handlers.redis_buckets import RedisBuckets
-from trio_proxy.policy.ratelimit import Grant, Rate
+from trio_proxy.middleware.ratelimit.ratelimit import LocalBuckets
+from trio_proxy.middleware.ratelimit.redis_buckets import RedisBuckets
+from trio_proxy.policy.token_bucket import Grant, Rate
 
 #: Tokens come so slowly that none comes during a test.
 RATE = Rate(0.001, 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from trio_proxy.net.timers import Timers
+from trio_proxy.exchange.timers import Timers
 
 
 async def test_the_timers_shorter_way_leads_to_trios_own_time(nursery: trio.Nursery) -> None:

@@ -11,11 +11,11 @@ import trio
 from dns_server import DnsServer
 from processes import DEADLINE
 
-from trio_proxy.addresses import TcpAddress
-from trio_proxy.net import dns as net_dns
-from trio_proxy.net import resolver
-from trio_proxy.net.network import SocketNetwork
-from trio_proxy.net.streams import LookupFailed
+from trio_proxy.http.addresses import TcpAddress
+from trio_proxy.net.dial import SocketNetwork
+from trio_proxy.net.dns import nameservers as net_dns
+from trio_proxy.net.dns import resolver
+from trio_proxy.net.network import LookupFailed
 
 
 async def test_a_host_has_the_addresses_of_both_families(

@@ -10,9 +10,9 @@ import dns.resolver
 import pytest
 from dns_server import DnsServer
 
-from trio_proxy.net import dns as net_dns
-from trio_proxy.net import resolver
-from trio_proxy.net.network import SocketNetwork
+from trio_proxy.net.dial import SocketNetwork
+from trio_proxy.net.dns import nameservers as net_dns
+from trio_proxy.net.dns import resolver
 
 
 async def test_the_next_server_is_asked_when_one_fails(

@@ -7,9 +7,9 @@ import trio
 from dns_server import DnsServer
 from processes import DEADLINE
 
-from trio_proxy.net import dns as net_dns
-from trio_proxy.net.network import SocketNetwork
-from trio_proxy.net.streams import LookupFailed, ServiceRecord
+from trio_proxy.net.dial import SocketNetwork
+from trio_proxy.net.dns import nameservers as net_dns
+from trio_proxy.net.network import LookupFailed, ServiceRecord
 
 
 async def test_a_service_has_its_records_the_most_preferred_first(

@@ -9,11 +9,12 @@ from documents import SHOWN_LINE, Document, blocks, message_patterns, metric_lab
 from prometheus_client.parser import text_string_to_metric_families
 from redis_server import need_coredis
 
-from trio_proxy.config import parse
-from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.lifecycle import STALE, Exchange, Phase, Try
+from trio_proxy.exchange.exchange import STALE, Exchange, Try
+from trio_proxy.http.errors import ProxyError, Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.policy.breaker import State
-from trio_proxy.settings_upstreams import RETRY_CONDITIONS
+from trio_proxy.settings.load.toml import parse
+from trio_proxy.settings.upstreams import RETRY_CONDITIONS
 from trio_proxy.telemetry.accesslog import access_text
 from trio_proxy.telemetry.stats import OBSTACLES, TIMEOUT_TYPES, UPSTREAM_ERROR_TYPES
 

@@ -14,8 +14,8 @@ from processes import ROOT
 from proxy_process import ProxyProcess
 
 import trio_proxy.testing
-from trio_proxy.config import parse
 from trio_proxy.settings import Settings
+from trio_proxy.settings.load.toml import parse
 
 PAGE = Document("README.md")
 README = PAGE.text

@@ -10,8 +10,8 @@ from processes import DEADLINE
 from redis_server import RedisServer
 from shared_buckets import MARKS, NEVER, RATE, is_local, make_buckets, running
 
-from trio_proxy.handlers.redis_script import key_prefix
-from trio_proxy.policy.ratelimit import Grant, Rate, TokenBuckets
+from trio_proxy.middleware.ratelimit.redis_script import key_prefix
+from trio_proxy.policy.token_bucket import Grant, Rate, TokenBuckets
 
 pytestmark = MARKS
 

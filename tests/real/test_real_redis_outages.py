@@ -22,10 +22,10 @@ from shared_buckets import (
 )
 from trio.testing import wait_all_tasks_blocked
 
-from trio_proxy.handlers import redis_buckets
-from trio_proxy.handlers.ratelimit import LocalBuckets
-from trio_proxy.handlers.redis_buckets import RedisBuckets
-from trio_proxy.policy.ratelimit import Grant
+from trio_proxy.middleware.ratelimit import redis_buckets
+from trio_proxy.middleware.ratelimit.ratelimit import LocalBuckets
+from trio_proxy.middleware.ratelimit.redis_buckets import RedisBuckets
+from trio_proxy.policy.token_bucket import Grant
 
 pytestmark = MARKS
 

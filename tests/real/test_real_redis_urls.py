@@ -8,7 +8,7 @@ import pytest
 from redis_server import RedisServer
 from shared_buckets import MARKS, is_local, make_buckets, running, store_lines
 
-from trio_proxy.handlers.redis_connection import connection_maker
+from trio_proxy.middleware.ratelimit.redis_connection import connection_maker
 
 pytestmark = MARKS
 

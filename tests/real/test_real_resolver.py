@@ -10,8 +10,8 @@ import pytest
 import trio
 from processes import wait_until
 
-from trio_proxy.net import resolver
-from trio_proxy.net.resolver import LookupFailed, Resolver
+from trio_proxy.net.dns import resolver
+from trio_proxy.net.dns.resolver import LookupFailed, Resolver
 
 
 class System:

@@ -15,7 +15,7 @@ from proxy_process import running_proxy
 from rawhttp import RawClient, request
 from upstreams import ScriptedUpstream, UpstreamConnection
 
-from trio_proxy.front.connection import HALF_CLOSE_SECONDS
+from trio_proxy.front.h1_session import HALF_CLOSE_SECONDS
 
 MIB = 1024 * 1024
 

@@ -19,10 +19,10 @@ from rawhttp import RawClient, Where, connect, get, request
 from upstreams import ScriptedUpstream, UpstreamConnection
 
 from trio_proxy import Proxy, Settings, TcpAddress, UpstreamSettings, open_proxy
-from trio_proxy.errors import Reason
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.net.network import SocketNetwork
-from trio_proxy.net.peerwatch import SWEEP_SECONDS, SweepingPeerWatch
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.http.errors import Reason
+from trio_proxy.net.dial import SocketNetwork
+from trio_proxy.net.epoll import SWEEP_SECONDS, SweepingPeerWatch
 
 SEVERAL_SWEEPS = 2.5 * SWEEP_SECONDS
 

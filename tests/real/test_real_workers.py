@@ -116,7 +116,7 @@ def test_one_worker_is_the_one_process(tmp_path: Path, echo_port: int) -> None:
         assert parents == []
         assert "proxy_workers" not in proxy.metrics()
     program = (
-        "import sys, trio_proxy.cli\n"
+        "import sys, trio_proxy.cli.commands\n"
         "names = ('supervisor', 'crew', 'worker', 'worker_process', 'control', 'division')\n"
         "sys.exit(any(f'trio_proxy.server.{name}' in sys.modules for name in names))"
     )

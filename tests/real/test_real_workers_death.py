@@ -205,7 +205,7 @@ def test_no_worker_can_serve(tmp_path: Path) -> None:
 def test_workers_that_crash_at_their_start(tmp_path: Path) -> None:
     """Status 1, and which of them ended how."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif 'trio_proxy.server.worker' in sys.orig_argv:\n    os._exit(3)\n"
+        "import os, sys\nif 'trio_proxy.server.workers.worker' in sys.orig_argv:\n    os._exit(3)\n"
     )
     write_config(tmp_path, [1], workers=2)
     env = {"PYTHONPATH": str(tmp_path)}

@@ -13,10 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from trio_proxy.addresses import TcpAddress
+from trio_proxy.http.addresses import TcpAddress
 from trio_proxy.net import channel as channels
 from trio_proxy.net.channel import Channel, new_pair
-from trio_proxy.server.control import (
+from trio_proxy.server.workers.control import (
     UNASKED,
     Adopt,
     Count,
@@ -30,8 +30,7 @@ from trio_proxy.server.control import (
     SupervisorEnd,
     WorkerEnd,
 )
-from trio_proxy.settings import Settings, Timeouts
-from trio_proxy.settings_upstreams import UpstreamSettings
+from trio_proxy.settings import Settings, Timeouts, UpstreamSettings
 from trio_proxy.telemetry.stats import Stats
 
 SETTINGS = Settings(upstreams=(UpstreamSettings(host="127.0.0.1", port=9001),))

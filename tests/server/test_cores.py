@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from trio_proxy.server.cores import usable_cores, worker_count
-from trio_proxy.settings import Settings, Workers
-from trio_proxy.settings_upstreams import UpstreamSettings
+from trio_proxy.settings import Settings, UpstreamSettings
+from trio_proxy.settings.root import Workers
 
 CORES = len(os.sched_getaffinity(0))
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_proxy.server.division import share_of, too_small
-from trio_proxy.settings import Limits, Settings
-from trio_proxy.settings_upstreams import RateLimitSettings, UpstreamSettings
+from trio_proxy.server.workers.division import share_of, too_small
+from trio_proxy.settings import Limits, RateLimitSettings, Settings, UpstreamSettings
 
 UPSTREAM = UpstreamSettings(host="127.0.0.1", port=9001)
 

@@ -12,8 +12,8 @@ from scenario import now_ms, only
 from trio.testing import wait_all_tasks_blocked as settle
 from world import CLIENT, World
 
-from trio_proxy.errors import Reason
-from trio_proxy.lifecycle import Exchange
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.http.errors import Reason
 from trio_proxy.settings import HeaderSettings, Limits
 
 #: The one peer whose X-Budget is obeyed, and the settings that say so.
@@ -124,7 +124,7 @@ class Crowd:
     @property
     def waiting(self) -> int:
         """The length of the queue, which the metric must show too."""
-        length = self.w.proxy.cluster.queue_length
+        length = self.w.proxy.pool.queue_length
         assert self.w.proxy.stats.queue_length == {"default": length}
         return length
 

@@ -10,8 +10,8 @@ from conversation import Speaker
 from scenario import GET, OK, connections, ending, only, timeouts, upstream_errors
 from world import World, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.settings import Limits
 
 #: Within which the upstream's work must have ended.

@@ -11,8 +11,8 @@ from conversation import ScriptedUpstream, Speaker
 from scenario import OK, now_ms, upstream_errors
 from world import World, upstream_settings
 
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.settings_upstreams import Retry, UpstreamSettings
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.settings import Retry, UpstreamSettings
 from trio_proxy.telemetry.accesslog import access_text
 
 #: Steps of a script beside the bytes of an answer: a reset or an end in its place, or nothing.
@@ -79,7 +79,7 @@ def play_together(upstreams: Sequence[ScriptedUpstream], *steps: str | bytes) ->
 
 def fix_jitter(w: World, random: float = HALF) -> None:
     """Let every pause before another try be the same share of the longest one."""
-    w.proxy.cluster.random = lambda: random
+    w.proxy.pool.random = lambda: random
 
 
 def outcomes(exchange: Exchange) -> list[tuple[int, str]]:

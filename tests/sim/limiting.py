@@ -8,7 +8,7 @@ from conversation import Message, Speaker
 from scenario import GET
 from world import World
 
-from trio_proxy.settings_upstreams import RateLimitSettings
+from trio_proxy.settings import RateLimitSettings
 
 
 def limit(burst: int, rate: float = 0.1, **keys: Any) -> RateLimitSettings:

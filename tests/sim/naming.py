@@ -19,8 +19,7 @@ from pools import A, B, C
 from scenario import now_ms, only
 from world import World, settings_for, world
 
-from trio_proxy.settings import Settings
-from trio_proxy.settings_upstreams import UpstreamSettings
+from trio_proxy.settings import Settings, UpstreamSettings
 from trio_proxy.testing import SimNet
 
 #: The name by which most of these tests know their upstreams; with the port of `pools.NAMES`.

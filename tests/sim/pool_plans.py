@@ -11,8 +11,7 @@ from pools import NAMES, Server, servers, statuses
 from scenario import GET, all_at_once, only
 from world import World, settings_for
 
-from trio_proxy.settings import Settings
-from trio_proxy.settings_upstreams import BreakerSettings, Health, Retry
+from trio_proxy.settings import BreakerSettings, Health, Retry, Settings
 
 BUDGETS = only(connect_ms=200, read_ms=200)
 
@@ -80,7 +79,7 @@ def steps(**tables: Any) -> st.SearchStrategy[tuple[str, Any]]:
 
 async def take(w: World, every: list[Server], step: str, what: object) -> None:
     """One thing that happens."""
-    members = [member.name for member in w.proxy.cluster.members]
+    members = [member.name for member in w.proxy.pool.members]
     match step, what:
         case "ask", int(count):
             with suppress(EOFError):  # an answer that is cut off
@@ -99,9 +98,9 @@ async def take(w: World, every: list[Server], step: str, what: object) -> None:
         case "heal", int(number):
             w.net.heal(NAMES[number])
         case "drain", int(number) if NAMES[number] in members:
-            w.proxy.cluster.drain(NAMES[number])
+            w.proxy.pool.drain(NAMES[number])
         case "undrain", int(number) if NAMES[number] in members:
-            w.proxy.cluster.undrain(NAMES[number])
+            w.proxy.pool.undrain(NAMES[number])
         case "leave", int(count):
             clients = [await w.client() for _ in range(count)]
             for client in clients:

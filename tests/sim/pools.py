@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from scenario import GET
 from world import World, upstream_settings
 
-from trio_proxy.settings_upstreams import UpstreamSettings
+from trio_proxy.settings import UpstreamSettings
 from trio_proxy.telemetry.metrics import StatsCollector
 
 #: The names of the upstreams that `servers` makes, in their order.

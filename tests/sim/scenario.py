@@ -11,10 +11,11 @@ import trio
 from conversation import Message, Speaker
 from world import GET, World
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Exchange, Phase
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.settings import Timeouts
-from trio_proxy.upstream.pool import Upstream as PoolMember
+from trio_proxy.upstream.pool.member import Member as PoolMember
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
@@ -75,14 +76,14 @@ def upstream_errors(w: World, number: int = 0) -> dict[str, int]:
 
 def member(w: World, number: int = 0) -> PoolMember:
     """The pool's view of a scripted upstream."""
-    (found,) = (m for m in w.proxy.cluster.members if m.name == w.upstreams[number].name)
+    (found,) = (m for m in w.proxy.pool.members if m.name == w.upstreams[number].name)
     return found
 
 
 def connections(w: World, number: int = 0) -> tuple[int, int]:
     """How many connections to an upstream the proxy counts: leased, idle."""
     gauges = w.proxy.stats.upstream(w.upstreams[number].name)
-    if found := [m for m in w.proxy.cluster.members if m.name == w.upstreams[number].name]:
+    if found := [m for m in w.proxy.pool.members if m.name == w.upstreams[number].name]:
         assert found[0].limiter.borrowed_tokens == gauges.active + gauges.idle
     return gauges.active, gauges.idle
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from trio_proxy.addresses import TcpAddress
+from trio_proxy.http.addresses import TcpAddress
 from trio_proxy.testing import Peer, SimNet, SimStream
 
 ADDRESS = TcpAddress("10.0.0.1", 80)

@@ -13,7 +13,7 @@ from conversation import Speaker
 from scenario import GET, ending, only, post, send_quietly
 from world import world
 
-from trio_proxy.net.streams import PIECE_BYTES, READ_SIZE
+from trio_proxy.exchange.streams import PIECE_BYTES, READ_SIZE
 
 MIB = 1024 * 1024
 SIZE = 64 * MIB

@@ -10,9 +10,8 @@ from pools import NAMES, serve, servers
 from scenario import GET, only
 from world import World, settings_for, world
 
-from trio_proxy.addresses import parse_address
-from trio_proxy.settings import HeaderSettings
-from trio_proxy.settings_upstreams import Balance
+from trio_proxy.http.addresses import parse_address
+from trio_proxy.settings import Balance, HeaderSettings
 
 FOUR = NAMES[:4]
 CLIENTS = [f"198.51.100.{number}" for number in range(1, 41)]
@@ -211,5 +210,5 @@ async def test_a_pool_of_one(address: str) -> None:
     """Every key goes there."""
     async with world(upstreams=[address], timeouts=only(), balance=by("uri")) as w:
         serve(w)
-        assert w.proxy.cluster.members[0].address == parse_address(address)
+        assert w.proxy.pool.members[0].address == parse_address(address)
         assert {await answer(w, request(f"/{n}")) for n in range(5)} == {b"a"}

@@ -10,7 +10,7 @@ from pools import Server, ask, serve, servers
 from scenario import GET, only
 from world import World, run, world
 
-from trio_proxy.settings_upstreams import Balance
+from trio_proxy.settings import Balance
 
 LEAST = Balance(policy="least_conn")
 RANDOM_TWO = Balance(policy="random_two")
@@ -77,13 +77,13 @@ async def hold_at(w: World, every: list[Server], busiest: int, count: int) -> No
     """Have one upstream hang on so many requests, the others on none."""
     names = [upstream.name for upstream in w.upstreams]
     for name in names:
-        w.proxy.cluster.drain(name)
-    w.proxy.cluster.undrain(names[busiest])
+        w.proxy.pool.drain(name)
+    w.proxy.pool.undrain(names[busiest])
     every[busiest].fault = "hang"
     await hold(w, count)
     every[busiest].fault = ""
     for name in names:
-        w.proxy.cluster.undrain(name)
+        w.proxy.pool.undrain(name)
 
 
 @settings(max_examples=15, deadline=None)
@@ -118,6 +118,6 @@ async def test_every_policy_heeds_availability(policy: str) -> None:
     async with world(upstreams=3, timeouts=only(), balance=balance) as w:
         every = serve(w)
         for number in (1, 2):
-            w.proxy.cluster.drain(w.upstreams[number].name)
+            w.proxy.pool.drain(w.upstreams[number].name)
         assert await ask(w, 10) == b"a" * 10
         assert [len(each.requests) for each in every] == [10, 0, 0]

@@ -7,7 +7,7 @@ from pools import A, B, ask, serve, servers, statuses, told
 from scenario import only, until_ms
 from world import World, settings_for, world
 
-from trio_proxy.settings_upstreams import Balance, BreakerSettings, Health
+from trio_proxy.settings import Balance, BreakerSettings, Health
 
 SLOW = {"slow_start_ms": 10_000}
 #: One upstream, then two of which the second starts slowly.
@@ -141,7 +141,7 @@ async def test_a_newcomer_to_an_idle_pool_alone() -> None:
     """A ramp of the only upstream that is available takes nothing from it."""
     async with world(upstreams=BEFORE, timeouts=only()) as w:
         await newcomer(w)
-        w.proxy.cluster.drain(A)
+        w.proxy.pool.drain(A)
         assert await ask(w, 5) == b"bbbbb"
 
 

@@ -10,7 +10,7 @@ from pools import A, B, C, ask, metric, serve, servers
 from scenario import GET, only
 from world import run, settings_for, world
 
-from trio_proxy.settings_upstreams import Balance
+from trio_proxy.settings import Balance
 
 FIVE_ONE_ONE = ({"weight": 5}, {}, {})
 
@@ -50,18 +50,18 @@ async def test_an_upstream_without_room_is_passed_over() -> None:
             await client.send(GET)
             await trio.sleep(0.001)
         assert (every[0].active, every[1].active) == (2, 4)
-        assert w.proxy.cluster.queue_length == 0
+        assert w.proxy.pool.queue_length == 0
         assert sorted([(await client.read_response()).body for client in clients]) == (
             [b"a"] * 2 + [b"b"] * 4
         )
 
 
 async def test_a_weight_by_runtime_control() -> None:
-    """`Cluster.set_weight` holds from the next request on, and shows in the metrics."""
+    """`Pool.set_weight` holds from the next request on, and shows in the metrics."""
     async with world(upstreams=2, timeouts=only()) as w:
         serve(w)
         assert await ask(w, 4) == b"abab"
-        w.proxy.cluster.set_weight(B, 3)
+        w.proxy.pool.set_weight(B, 3)
         assert sorted(await ask(w, 8)) == sorted(b"aabbbbbb")
         assert metric(w, "proxy_upstream_weight", B) == 3
         assert metric(w, "proxy_upstream_weight", A) == 1
@@ -71,7 +71,7 @@ async def test_a_weight_by_runtime_control_holds_until_a_reload() -> None:
     """The file has the last word."""
     async with world(upstreams=2, timeouts=only()) as w:
         serve(w)
-        w.proxy.cluster.set_weight(B, 9)
+        w.proxy.pool.set_weight(B, 9)
         await w.reload(settings_for(2, timeouts=only()))
         assert sorted(await ask(w, 8)) == sorted(b"aaaabbbb")
         assert metric(w, "proxy_upstream_weight", B) == 1
@@ -83,15 +83,15 @@ async def test_a_weight_that_is_none(weight: int) -> None:
     async with world(upstreams=2, timeouts=only()) as w:
         serve(w)
         with pytest.raises(ValueError, match="expected at least 1"):
-            w.proxy.cluster.set_weight(A, weight)
+            w.proxy.pool.set_weight(A, weight)
         assert await ask(w, 4) == b"abab"
 
 
 async def test_runtime_control_of_an_upstream_that_there_is_not() -> None:
     """LookupError, which names the pool and the upstream."""
     async with world(upstreams=2, timeouts=only()) as w:
-        cluster = w.proxy.cluster
-        for order in (cluster.drain, cluster.undrain, lambda name: cluster.set_weight(name, 2)):
+        pool = w.proxy.pool
+        for order in (pool.drain, pool.undrain, lambda name: pool.set_weight(name, 2)):
             with pytest.raises(LookupError, match=rf"pool default has no upstream {C}"):
                 order(C)
         serve(w)

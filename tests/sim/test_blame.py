@@ -9,9 +9,8 @@ from failing import errors_of_each, outcomes, play, requests_of_each, send_slowl
 from scenario import GET, OK, ending, now_ms, only, post, until_ms
 from world import World, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Retry
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.settings import Limits, Retry
 
 EXPECTING = b" / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
 
@@ -49,12 +48,12 @@ async def test_a_place_that_comes_free_as_queue_ms_passes_is_given_back() -> Non
         await upstream.read_request()
         second = await w.client()
         await second.send(GET)
-        (member,) = w.proxy.cluster.members
+        (member,) = w.proxy.pool.members
         freed = member.freed
 
         def freed_in_a_long_step() -> None:
             freed()
-            if not w.proxy.cluster.queue_length and now_ms() < 1000:
+            if not w.proxy.pool.queue_length and now_ms() < 1000:
                 busy_for(0.02)
 
         member.freed = freed_in_a_long_step  # type: ignore[method-assign]

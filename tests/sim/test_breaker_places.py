@@ -8,7 +8,7 @@ from scenario import drip, only, post
 from trio.testing import wait_all_tasks_blocked as settle
 from world import world
 
-from trio_proxy.settings_upstreams import BreakerSettings
+from trio_proxy.settings import BreakerSettings
 
 BREAKER = BreakerSettings(min_requests=1, half_open_requests=2, open_ms=1000)
 

@@ -8,9 +8,9 @@ from pools import A, B, answer, ask, is_up, outcomes, serve, servers, statuses, 
 from scenario import GET, ending, now_ms, only, refusal, until_ms
 from world import world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
-from trio_proxy.settings_upstreams import BreakerSettings, Health, Retry
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
+from trio_proxy.settings import BreakerSettings, Health, Retry
 
 ONE_ERROR = BreakerSettings(min_requests=1, open_ms=2500, half_open_requests=1)
 TWO = servers({}, {}, max_fails=0)

@@ -10,7 +10,7 @@ from pools import A, B, Server, ask, metric, send, serve, servers, statuses, tol
 from scenario import only, until_ms
 from world import World, settings_for, world
 
-from trio_proxy.settings_upstreams import BreakerSettings
+from trio_proxy.settings import BreakerSettings
 
 #: Errors are at least half of at least four; open for two seconds; two probes close it.
 RULES: Mapping[str, int] = {"min_requests": 4, "open_ms": 2000, "half_open_requests": 2}

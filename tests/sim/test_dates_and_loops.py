@@ -12,10 +12,10 @@ from conversation import Message
 from scenario import SWITCH, UPGRADE, post, started
 from world import GET, World, world
 
-from trio_proxy.config import ConfigError, parse
-from trio_proxy.errors import Reason
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason
+from trio_proxy.http.phases import Phase
 from trio_proxy.settings import HeaderSettings, Limits, Timeouts
+from trio_proxy.settings.load.toml import ConfigError, parse
 
 DEADLINE = HeaderSettings(
     trusted_proxies=(ip_network("198.51.100.0/24"),), deadline_header="X-Request-Deadline-MS"

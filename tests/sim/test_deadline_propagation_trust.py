@@ -10,8 +10,8 @@ from propagation import DEADLINE, GRPC, NAME, SENT, TRUSTING, get
 from scenario import GET, ending, now_ms, only, refusal, timeouts
 from world import world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.settings import HeaderSettings
 
 TRUSTING_WITHOUT_NAME = HeaderSettings(trusted_proxies=(ip_network("198.51.100.0/24"),))

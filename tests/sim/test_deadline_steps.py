@@ -9,8 +9,8 @@ import trio
 from scenario import GET, OK, connections, ending, how_it_ends, now_ms, only, until_ms
 from world import world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.testing import SimNet, SimStream
 
 #: Each has trio take up the tasks of a step in other orders.

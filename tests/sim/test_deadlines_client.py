@@ -21,8 +21,8 @@ from scenario import (
 )
 from world import world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

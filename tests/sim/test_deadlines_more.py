@@ -23,7 +23,7 @@ from scenario import (
 )
 from world import CLIENT, world
 
-from trio_proxy.errors import Reason
+from trio_proxy.http.errors import Reason
 from trio_proxy.settings import HeaderSettings, Limits
 
 HOUR = 3600

@@ -20,8 +20,8 @@ from scenario import (
 )
 from world import world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.settings import Limits
 
 

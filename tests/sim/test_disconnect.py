@@ -9,8 +9,8 @@ from departures import NOTICED_SECONDS, ONE, Leave, any_way, fin, left, reset
 from scenario import GET, OK, connections, ending, only, upstream_errors
 from world import World, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 
 
 @pytest.mark.parametrize("leave", [fin, reset])
@@ -40,7 +40,7 @@ async def test_in_the_queue(leave: Leave) -> None:
         await last.send(GET)
         leave(client)
         await trio.sleep(NOTICED_SECONDS)
-        assert w.proxy.cluster.queue_length == 1
+        assert w.proxy.pool.queue_length == 1
         (gone,) = w.exchanges
         assert ending(gone) == (499, Reason.CLIENT_GONE, Source.CLIENT, Phase.PICK)
         assert gone.tries == []

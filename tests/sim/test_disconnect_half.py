@@ -8,7 +8,7 @@ from conversation import Speaker
 from scenario import GET, OK, ending, how_it_ends, only, post, send_quietly
 from world import world
 
-from trio_proxy.errors import Reason
+from trio_proxy.http.errors import Reason
 from trio_proxy.settings import Limits
 
 CHUNKED_POST = (

@@ -8,7 +8,7 @@ from departures import Leave, any_way, in_mid_body, left
 from scenario import post, send_quietly
 from world import World
 
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.phases import Phase
 
 
 @in_mid_body

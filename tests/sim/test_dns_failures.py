@@ -21,8 +21,7 @@ from naming import (
 from pools import A, B, ask, is_up, serve, statuses
 from scenario import now_ms, only, until_ms
 
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Dns, Retry
+from trio_proxy.settings import Dns, Limits, Retry
 
 
 async def test_a_failure_keeps_what_was_known() -> None:

@@ -19,8 +19,7 @@ from naming import (
 from pools import A, ask, serve
 from scenario import until_ms
 
-from trio_proxy.settings import HeaderSettings
-from trio_proxy.settings_upstreams import Health
+from trio_proxy.settings import HeaderSettings, Health
 
 OF_UPSTREAM = HeaderSettings(host="upstream")
 

@@ -22,9 +22,8 @@ from scenario import (
 )
 from world import World
 
-from trio_proxy.errors import Reason
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Balance, Health
+from trio_proxy.http.errors import Reason
+from trio_proxy.settings import Balance, Health, Limits
 
 
 def open_to(w: World, upstream: str) -> int:
@@ -87,7 +86,7 @@ async def test_after_drain_ms_a_request_is_cut_off() -> None:
     """503 for one without a head, a cut for a stream, an end for a tunnel, to the millisecond."""
     net = NamedNet(A_IP, B_IP)
     async with named_world(net, timeouts=only(drain_ms=5000)) as w:
-        w.proxy.cluster.drain(B)
+        w.proxy.pool.drain(B)
         slow, stream, tunnel = await w.client(), await w.client(), await w.client()
         for client, request, answer in (
             (slow, GET, b""),

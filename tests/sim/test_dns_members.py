@@ -21,8 +21,7 @@ from pools import A, B, C, ask, is_up, metric, serve, statuses, told, tries
 from scenario import GET, member, now_ms, until_ms
 from world import upstream_settings
 
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Balance, BreakerSettings, Health, Retry
+from trio_proxy.settings import Balance, BreakerSettings, Health, Limits, Retry
 from trio_proxy.telemetry.accesslog import access_text
 
 
@@ -58,7 +57,7 @@ async def test_each_has_a_cap_of_its_own() -> None:
             await client.send(GET)
         await until_ms(500)
         assert [member(w, n).limiter.borrowed_tokens for n in (0, 1)] == [2, 2]
-        assert w.proxy.cluster.queue_length == 1
+        assert w.proxy.pool.queue_length == 1
         assert [(await client.read_response()).status for client in clients] == [200] * 5
         assert now_ms() == 2000
 

@@ -13,8 +13,7 @@ from pools import ask, serve, told
 from scenario import get, now_ms, only, until_ms
 from world import upstream_settings
 
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Balance, Dns, Retry
+from trio_proxy.settings import Balance, Dns, Limits, Retry
 
 BLUE = ("10.1.0.1", "10.1.0.2", "10.1.0.3")
 GREEN = ("10.2.0.1", "10.2.0.2", "10.2.0.3")

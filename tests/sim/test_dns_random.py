@@ -32,8 +32,8 @@ from pools import NAMES
 from scenario import only
 from world import World, run
 
-from trio_proxy.net.streams import ServiceRecord
-from trio_proxy.settings_upstreams import Dns, Retry, UpstreamSettings
+from trio_proxy.net.network import ServiceRecord
+from trio_proxy.settings import Dns, Retry, UpstreamSettings
 
 EXAMPLES = int(os.environ.get("TRIO_PROXY_EXAMPLES", "0"))
 HOSTS = [name.partition(":")[0] for name in NAMES]
@@ -162,7 +162,7 @@ async def play(file: Upstreams, plan: list[Step], seed: int) -> None:
 
 
 def members(w: World) -> set[str]:
-    return {member.name for member in w.proxy.cluster.members}
+    return {member.name for member in w.proxy.pool.members}
 
 
 async def take(w: World, model: Model, step: Step) -> None:

@@ -20,8 +20,7 @@ from pools import A, B, ask, is_up, metric, serve, statuses, told
 from scenario import GET, connections, now_ms, until_ms
 from world import upstream_settings
 
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Dns, Health
+from trio_proxy.settings import Dns, Health, Limits
 
 # When
 
@@ -212,8 +211,8 @@ async def test_a_drain_by_hand_outlives_a_refresh() -> None:
     net = NamedNet(A_IP, B_IP)
     async with named_world(net) as w:
         serve(w)
-        w.proxy.cluster.drain(A)
-        w.proxy.cluster.set_weight(B, 3)
+        w.proxy.pool.drain(A)
+        w.proxy.pool.set_weight(B, 3)
         net.name(HOST, A_IP, B_IP, C_IP)
         await until_ms(30_001)
         assert sorted(await ask(w, 4)) == list(b"bbbc")

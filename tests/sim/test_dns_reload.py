@@ -25,8 +25,7 @@ from pools import A, B, C, ask, is_up, metric, serve, statuses, told
 from scenario import GET, OK, connections, member, now_ms, until_ms
 from world import upstream_settings
 
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Dns
+from trio_proxy.settings import Dns, Limits
 
 EACH_SECOND = Dns(refresh_ms=1000)
 

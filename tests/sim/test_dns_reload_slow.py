@@ -23,7 +23,7 @@ from pools import A, B, C, ask, serve, statuses
 from scenario import GET, OK, connections, now_ms, only, until_ms
 from world import upstream_settings
 
-from trio_proxy.settings_upstreams import Dns, Retry
+from trio_proxy.settings import Dns, Retry
 
 #: Other servers to ask, though the simulated network knows but one.
 OTHERS = Dns(nameservers=("10.0.0.53",))

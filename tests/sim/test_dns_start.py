@@ -25,10 +25,10 @@ from naming import (
 from pools import A, B, ask, serve, statuses
 from scenario import GET, ending, now_ms, only, refusal, until_ms
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.server.serving import open_proxy
-from trio_proxy.settings_upstreams import Dns, Retry
+from trio_proxy.settings import Dns, Retry
 
 # A name that is not known
 

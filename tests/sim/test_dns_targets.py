@@ -25,9 +25,9 @@ from naming import (
 from pools import A, B, ask, is_up, metric, serve, statuses
 from scenario import ending, member, now_ms, until_ms
 
-from trio_proxy.errors import Reason
-from trio_proxy.net.streams import LookupFailed
-from trio_proxy.settings_upstreams import Dns, Retry
+from trio_proxy.http.errors import Reason
+from trio_proxy.net.network import LookupFailed
+from trio_proxy.settings import Dns, Retry
 
 EACH_SECOND = Dns(refresh_ms=1000)
 
@@ -203,6 +203,6 @@ async def test_targets_that_are_no_longer_named_are_forgotten() -> None:
             net.unname(gone)
             net.service(SERVICE, (name, 9000, 0, 0), (gone, 9000, 0, 0))
             await trio.sleep(1)
-        directory = w.proxy.cluster.directory
+        directory = w.proxy.pool.directory
         known = [each for each in vars(directory).values() if hasattr(each, "__len__")]
         assert max(map(len, known)) <= 3

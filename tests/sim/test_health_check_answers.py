@@ -11,7 +11,7 @@ from pools import A, is_up, serve, told
 from scenario import OK, now_ms, only, send_for_ever, send_quietly, until_ms
 from world import World, world
 
-from trio_proxy.settings_upstreams import Health
+from trio_proxy.settings import Health
 from trio_proxy.testing import SimNet
 
 pytestmark = pytest.mark.usefixtures("no_chance")

@@ -13,8 +13,7 @@ from pools import A, B, Server, ask, is_up, metric, serve, servers, statuses, to
 from scenario import GET, connections, now_ms, only, until_ms
 from world import World, run, world
 
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Health
+from trio_proxy.settings import Health, Limits
 
 CHECKS = Health(path="/healthz", interval_ms=1000, timeout_ms=300)
 DOWN = f"upstream {A} down: health check failed: status 500"
@@ -233,7 +232,7 @@ async def test_who_waits_is_served_when_a_check_passes() -> None:
         await first.send(GET)
         await second.send(GET)
         await until_ms(1000)
-        assert w.proxy.cluster.queue_length == 1
+        assert w.proxy.pool.queue_length == 1
         one.status = 200
         assert (await second.read_response()).body == b"a"
         assert now_ms() == 1500

@@ -12,7 +12,7 @@ from pools import A, is_up, told
 from scenario import only, send_for_ever
 from world import World, world
 
-from trio_proxy.settings_upstreams import Health
+from trio_proxy.settings import Health
 
 pytestmark = pytest.mark.usefixtures("no_chance")
 

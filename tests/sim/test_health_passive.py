@@ -13,8 +13,7 @@ from pools import A, B, Server, ask, is_up, outcomes, serve, servers, statuses, 
 from scenario import GET, how_it_ends, now_ms, only, post, send_quietly, until_ms
 from world import CLIENT, World, world
 
-from trio_proxy.settings import HeaderSettings
-from trio_proxy.settings_upstreams import Health, Retry
+from trio_proxy.settings import HeaderSettings, Health, Retry
 
 THREE = servers({"max_fails": 3}, {"max_fails": 3})
 
@@ -60,11 +59,11 @@ async def test_a_success_forgets_no_failure() -> None:
     """Only time does (as in nginx): every other request failing is enough."""
     async with world(upstreams=THREE, timeouts=only()) as w:
         every = serve(w)
-        w.proxy.cluster.drain(B)
+        w.proxy.pool.drain(B)
         for status in (502, 200, 502, 200, 502):
             every[0].fault = "reset" if status == 502 else ""
             assert await statuses(w, 1) == [status]
-        w.proxy.cluster.undrain(B)
+        w.proxy.pool.undrain(B)
         assert not is_up(w, A)
         assert await ask(w, 2) == b"bb"
 

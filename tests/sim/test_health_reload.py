@@ -8,7 +8,7 @@ from pools import A, B, C, ask, is_up, metric, serve, servers, statuses, told
 from scenario import GET, now_ms, only, until_ms
 from world import World, settings_for, world
 
-from trio_proxy.settings_upstreams import Health
+from trio_proxy.settings import Health
 
 pytestmark = pytest.mark.usefixtures("no_chance")
 
@@ -236,7 +236,7 @@ async def test_an_upstream_that_returns_at_once_is_still_out() -> None:
         await client.send(GET)
         await (await w.upstreams[0].accept()).read_request()
         _, two = serve(w)
-        w.proxy.cluster.drain(B)
+        w.proxy.pool.drain(B)
         w.upstreams[0].peers[0].abort()
         assert (await client.read_response()).status == 502
         await reload(w, [B])

@@ -9,7 +9,7 @@ from pools import A, B, Server, ask, is_up, send, serve, servers, statuses, told
 from scenario import now_ms, only, until_ms
 from world import World, run, world
 
-from trio_proxy.settings_upstreams import Balance, Retry
+from trio_proxy.settings import Balance, Retry
 
 TWO = servers({}, {}, fail_timeout_ms=2000)
 DOWN = f"upstream {A} down: connection_reset (max_fails=1 within 2 s), not used for 2 s"

@@ -18,7 +18,7 @@ from scenario import (
 )
 from world import settings_for, world
 
-from trio_proxy.errors import Reason, Source
+from trio_proxy.http.errors import Reason, Source
 from trio_proxy.settings import Limits
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -47,7 +47,7 @@ async def test_the_counters_after_some_exchanges(clock: MockClock) -> None:
             assert (await client.ask(GET)).status == 200
             assert (await client.ask(GET)).status == 200
             w.net.refuse(w.upstreams[0].name)
-            w.proxy.cluster.close_idle()
+            w.proxy.pool.close_idle()
             assert (await client.ask(GET)).status == 502
             bad = await client.ask(b"GET / HTTP/1.1\r\n\r\n")
             assert bad.status == 400

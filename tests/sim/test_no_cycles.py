@@ -14,16 +14,15 @@ from conversation import Speaker
 from scenario import GET, OK
 from world import World, run, world
 
-from trio_proxy.errors import ProtocolError, ProxyError
-from trio_proxy.front.sink import H1Sink
-from trio_proxy.lifecycle import Exchange, Try
+from trio_proxy.exchange.exchange import Exchange, Try
+from trio_proxy.front.h1_sink import H1Sink
+from trio_proxy.http.errors import ProtocolError, ProxyError
 from trio_proxy.net.tunnel import Tunnel
-from trio_proxy.settings import LoggingSettings
-from trio_proxy.settings_upstreams import Retry
-from trio_proxy.upstream.attempts import Attempts
+from trio_proxy.settings import LoggingSettings, Retry
+from trio_proxy.upstream.attempt import UpstreamExchange
 from trio_proxy.upstream.call import Call
-from trio_proxy.upstream.exchange import UpstreamExchange
 from trio_proxy.upstream.lease import Lease
+from trio_proxy.upstream.retry import Attempts
 from trio_proxy.upstream.upload import Upload
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"

@@ -12,9 +12,9 @@ from pools import A, metric, servers, told
 from scenario import GET, all_at_once, ending, how_it_ends, now_ms
 from world import World, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
-from trio_proxy.settings_upstreams import Retry
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
+from trio_proxy.settings import Retry
 from trio_proxy.telemetry.accesslog import access_text
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
@@ -154,7 +154,7 @@ async def test_an_upstream_that_resets_each_connection_may_have_got_a_post() -> 
 async def test_the_only_upstream_resets_each_connection() -> None:
     """502 after two tries with a pause between; never ejected, so it is back at once."""
     async with world(upstreams=1, retry=Retry()) as w:
-        w.proxy.cluster.random = lambda: 0.8
+        w.proxy.pool.random = lambda: 0.8
         (app,) = run_apps(w)
         app.reset_everybody()
         at(w, 2005, app.start)

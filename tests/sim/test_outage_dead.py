@@ -8,8 +8,7 @@ from pools import A, is_up, metric, servers, told
 from scenario import upstream_errors
 from world import world
 
-from trio_proxy.settings import Timeouts
-from trio_proxy.settings_upstreams import Retry
+from trio_proxy.settings import Retry, Timeouts
 from trio_proxy.telemetry.accesslog import access_text
 from trio_proxy.testing import SimNet
 

@@ -10,7 +10,7 @@ from pools import A, is_up, metric, servers, told
 from scenario import GET
 from world import World, world
 
-from trio_proxy.settings_upstreams import Balance, BreakerSettings, Health, Retry
+from trio_proxy.settings import Balance, BreakerSettings, Health, Retry
 
 THREE = servers({}, {}, {})
 ON_500 = Retry(on=("connect", "reset", "timeout", "500"))
@@ -145,7 +145,7 @@ async def test_one_that_fails_at_once_attracts_least_conn(with_breaker: bool) ->
 async def test_the_only_upstream_errs() -> None:
     """There is nobody else: it is asked again after a pause, and its answer relayed if it errs."""
     async with world(upstreams=1, retry=ON_500) as w:
-        w.proxy.cluster.random = lambda: 0.8
+        w.proxy.pool.random = lambda: 0.8
         apps = run_apps(w)
         apps[0].statuses = cycle([500, 200, 500, 500])
         async with await w.client() as client:

@@ -6,8 +6,7 @@ from outages import App, at, failures_at, open_load, run_apps, slowest, statuses
 from pools import A, metric, servers, told
 from world import World, world
 
-from trio_proxy.settings import Timeouts
-from trio_proxy.settings_upstreams import BreakerSettings, Health, Retry
+from trio_proxy.settings import BreakerSettings, Health, Retry, Timeouts
 
 
 def flapping(w: World, seconds: int) -> list[App]:

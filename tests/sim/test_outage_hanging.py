@@ -9,8 +9,7 @@ from pools import A, is_up, metric, servers, told
 from scenario import now_ms, until_ms
 from world import world
 
-from trio_proxy.settings import Limits, Timeouts
-from trio_proxy.settings_upstreams import Health, Retry
+from trio_proxy.settings import Health, Limits, Retry, Timeouts
 
 THREE = servers({}, {}, {})
 
@@ -80,7 +79,7 @@ async def test_health_checks_find_it_without_a_client() -> None:
     health = Health(path="/healthz", interval_ms=1000, timeout_ms=300, fall=2, rise=2)
     timeouts = Timeouts(read_ms=450)
     async with world(upstreams=THREE, retry=Retry(), health=health, timeouts=timeouts) as w:
-        w.proxy.cluster.random = lambda: 0.5  # no jitter, and the first check at half an interval
+        w.proxy.pool.random = lambda: 0.5  # no jitter, and the first check at half an interval
         apps = run_apps(w)
         apps[0].freeze()
         await until_ms(2150)  # at 500 and 1800, and both ran into the timeout

@@ -12,9 +12,8 @@ from outages import Answer, App, at, open_load, run_apps, statuses, tries
 from pools import servers
 from world import World, run, world
 
-from trio_proxy.lifecycle import STALE
-from trio_proxy.settings import Timeouts
-from trio_proxy.settings_upstreams import Balance, BreakerSettings, Retry
+from trio_proxy.exchange.exchange import STALE
+from trio_proxy.settings import Balance, BreakerSettings, Retry, Timeouts
 from trio_proxy.testing import SimNet
 
 #: Milliseconds between two events, longer than any request takes that nothing happens to.

@@ -7,8 +7,7 @@ from outages import App, at, closed_load, open_load, run_apps, slowest, statuses
 from pools import A, metric, servers, told
 from world import World, world
 
-from trio_proxy.settings import Limits, Timeouts
-from trio_proxy.settings_upstreams import Balance, BreakerSettings, Retry
+from trio_proxy.settings import Balance, BreakerSettings, Limits, Retry, Timeouts
 
 LEAST_CONN = Balance(policy="least_conn")
 BREAKER = BreakerSettings(

@@ -7,8 +7,7 @@ from outages import App, closed_load, open_load, run_apps, slowest, statuses
 from pools import servers
 from world import World, world
 
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Balance, Retry
+from trio_proxy.settings import Balance, Limits, Retry
 
 LEAST_CONN = Balance(policy="least_conn")
 THREE = servers({}, {}, {})

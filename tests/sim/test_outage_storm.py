@@ -11,8 +11,7 @@ from outages import App, at, open_load, outcomes_at, run_apps, statuses, tries
 from pools import servers
 from world import world
 
-from trio_proxy.settings import Timeouts
-from trio_proxy.settings_upstreams import BreakerSettings, Retry
+from trio_proxy.settings import BreakerSettings, Retry, Timeouts
 
 THREE = servers({}, {}, {})
 FIVE = Retry(attempts=5, on=("connect", "reset", "timeout", "503"))

@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from trio_proxy.addresses import TcpAddress
-from trio_proxy.errors import ProxyError
+from trio_proxy.http.addresses import TcpAddress
+from trio_proxy.http.errors import ProxyError
 from trio_proxy.policy.breaker import BreakerRules
-from trio_proxy.upstream.cluster import Cluster
 from trio_proxy.upstream.connection import UpstreamConnection
-from trio_proxy.upstream.picker import Choice
-from trio_proxy.upstream.plan import ClusterPlan
-from trio_proxy.upstream.pool import Upstream
-from trio_proxy.upstream.rules import HealthRules, MemberRules
+from trio_proxy.upstream.pool.member import Member
+from trio_proxy.upstream.pool.picker import Choice
+from trio_proxy.upstream.pool.pool import Pool
+from trio_proxy.upstream.pool.rules import HealthRules, MemberRules, PoolRules
 
 BREAKER = BreakerRules(
     window_seconds=10.0, min_requests=3, error_percent=50, open_seconds=2.0, half_open_requests=1
@@ -57,7 +56,7 @@ def gauges() -> Any:
     )
 
 
-def plan_by(random: Random) -> ClusterPlan:
+def plan_by(random: Random) -> PoolRules:
     """One to six members of a few addresses, with whatever may matter."""
     members = {
         TcpAddress(f"10.0.0.{number}", 80): MemberRules(
@@ -75,7 +74,7 @@ def plan_by(random: Random) -> ClusterPlan:
     statuses = frozenset((500,))
     health = HealthRules(breaker=breaker, fail_statuses=statuses, error_statuses=statuses)
     panic_percent = random.choice([0, 50, 100])
-    return ClusterPlan(members=members, health=health, panic_percent=panic_percent)
+    return PoolRules(members=members, health=health, panic_percent=panic_percent)
 
 
 class Play:
@@ -85,15 +84,15 @@ class Play:
         self.random = Random(seed)
         self.now = 0.0
         plan = plan_by(self.random)
-        self.cluster = Cluster("play", plan, SimpleNamespace(), lambda _: gauges(), {})
-        self.cluster.apply(plan, {})
-        self.onlooker = self.cluster._picker.balancer = Onlooker()
+        self.pool = Pool("play", plan, SimpleNamespace(), lambda _: gauges(), {})
+        self.pool.apply(plan, {})
+        self.onlooker = self.pool._picker.balancer = Onlooker()
         self.leased: list[UpstreamConnection] = []
 
     def begin(self) -> None:
         holder: Any = SimpleNamespace()
         try:
-            connection = self.cluster._maybe_assign(holder, Choice(), self.now)
+            connection = self.pool._maybe_assign(holder, Choice(), self.now)
         except ProxyError:
             return
         if connection is not None:
@@ -117,16 +116,16 @@ class Play:
         else:
             condition.abandoned(ticket, self.now)
         if self.random.random() < 0.7:
-            self.cluster.give_back(connection)
+            self.pool.give_back(connection)
         else:
             connection.upstream.discard(connection)
 
     def hang_up(self) -> None:
-        member = self.random.choice(self.cluster.members)
+        member = self.random.choice(self.pool.members)
         member.close_idle()
 
     def order(self) -> None:
-        member = self.random.choice(self.cluster.members)
+        member = self.random.choice(self.pool.members)
         if self.random.random() < 0.5:
             member.set_weight(self.random.randint(1, 3))
         else:
@@ -134,8 +133,8 @@ class Play:
 
     def reload(self) -> None:
         plan = plan_by(self.random)
-        self.cluster.apply(plan, {})
-        self.cluster._picker.balancer = self.onlooker
+        self.pool.apply(plan, {})
+        self.pool._picker.balancer = self.onlooker
 
     def pass_time(self) -> None:
         self.now += self.random.choice([0.01, 0.5, 2.0, 5.0])
@@ -143,8 +142,8 @@ class Play:
 
     def check(self) -> None:
         """Ask every upstream, and compare."""
-        picker = self.cluster._picker
-        for member in self.cluster.members:
+        picker = self.pool._picker
+        for member in self.pool.members:
             has_room = bool(member._idle) or member.limiter.available_tokens > 0
             assert (member.has_room, member.is_ready) == (
                 has_room,
@@ -158,8 +157,8 @@ class Play:
         seen = self.onlooker.seen or ([] if picked is None else [picked.name])
         assert seen == [member.name for member in self.expected()]
 
-    def expected(self) -> list[Upstream]:
-        picker, members = self.cluster._picker, self.cluster.members
+    def expected(self) -> list[Member]:
+        picker, members = self.pool._picker, self.pool.members
         primaries = [member for member in members if not member.backup]
         if primaries and all(member.condition.is_fit for member in primaries):
             return [member for member in primaries if member.has_room]

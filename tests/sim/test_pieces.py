@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simnet_pairs import a_pair
 
-from trio_proxy.net.streams import MAX_PIECE_BYTES, PIECE_BYTES, note_piece
+from trio_proxy.exchange.streams import MAX_PIECE_BYTES, PIECE_BYTES, note_piece
 from trio_proxy.testing import SimNet
 
 

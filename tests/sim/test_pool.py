@@ -8,8 +8,8 @@ from conversation import Speaker
 from scenario import GET, OK, connections, ending, now_ms, only, post, refusal, upstream_errors
 from world import World, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.settings import Limits
 from trio_proxy.testing import SimNet
 

@@ -10,8 +10,8 @@ from conversation import Speaker
 from scenario import GET, OK, connections, ending, get, now_ms, only, refusal
 from world import World, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.settings import Limits
 from trio_proxy.testing import SimNet
 
@@ -23,7 +23,7 @@ async def one_at_work_and(w: World, waiting: int) -> tuple[list[Speaker], Speake
         await client.send(get(number))
         await trio.sleep(0.001)
     upstream = await w.upstreams[0].accept()
-    assert w.proxy.cluster.queue_length == waiting
+    assert w.proxy.pool.queue_length == waiting
     assert w.proxy.stats.queue_length == {"default": waiting}
     return clients, upstream
 

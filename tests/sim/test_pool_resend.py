@@ -10,8 +10,8 @@ from conversation import Speaker
 from scenario import GET, OK, connections, ending, only, pooled, post, upstream_errors
 from world import World, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.testing import SimStream
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

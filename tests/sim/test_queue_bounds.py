@@ -7,8 +7,8 @@ from crowd import OBEYED, complaints, each_works, order, rejected, told
 from scenario import ending, now_ms, only, timeouts, until_ms, upstream_errors
 from world import settings_for, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.settings import Limits
 from trio_proxy.telemetry.metrics import build_registry, render
 

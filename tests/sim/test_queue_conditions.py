@@ -10,8 +10,8 @@ from pools import A, B, servers
 from scenario import only, until_ms
 from world import world
 
-from trio_proxy.errors import Reason
-from trio_proxy.settings_upstreams import BreakerSettings, Health
+from trio_proxy.http.errors import Reason
+from trio_proxy.settings import BreakerSettings, Health
 
 LONG = 60_000
 

@@ -8,7 +8,7 @@ from pools import A, B
 from scenario import now_ms, until_ms
 from world import world
 
-from trio_proxy.settings_upstreams import Balance
+from trio_proxy.settings import Balance
 
 LONG = 600_000
 
@@ -93,7 +93,7 @@ async def test_those_who_wait_for_another_upstream_do_not_count() -> None:
     sticky = Balance(sticky_cookie="at")
     async with world(upstreams=2, balance=sticky, **pool()) as w:
         crowd = each_works(w)
-        cookie = {name: w.proxy.cluster.member(name).cookie.encode() for name in (A, B)}
+        cookie = {name: w.proxy.pool.member(name).cookie.encode() for name in (A, B)}
         stuck = {name: b"Cookie: at=%s\r\n" % cookie[name] for name in (A, B)}
         await crowd.come(0, work=LONG, fields=stuck[B])
         await crowd.come(*range(1, 41), fields=stuck[B])

@@ -15,9 +15,8 @@ from pools import A, B
 from scenario import now_ms, only, until_ms
 from world import settings_for, world
 
-from trio_proxy.errors import Reason
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Balance
+from trio_proxy.http.errors import Reason
+from trio_proxy.settings import Balance, Limits
 
 
 def bounds(queue: str = "lifo", **limits: int) -> Limits:
@@ -138,7 +137,7 @@ async def test_of_those_who_can_use_an_upstream_the_newest_is_next() -> None:
     tables = {**lifo(), "balance": Balance(sticky_cookie="at"), "upstreams": 2}
     async with world(**tables) as w:
         crowd = each_works(w)
-        cookie = {name: w.proxy.cluster.member(name).cookie.encode() for name in (A, B)}
+        cookie = {name: w.proxy.pool.member(name).cookie.encode() for name in (A, B)}
         at_b = b"Cookie: at=%s\r\n" % cookie[B]
         await crowd.come(0, work=60, fields=b"Cookie: at=%s\r\n" % cookie[A])
         await crowd.come(1, work=1000, fields=at_b)

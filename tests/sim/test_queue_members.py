@@ -7,10 +7,9 @@ from pools import A, B, servers
 from scenario import connections, ending, now_ms, only, until_ms
 from world import settings_for, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Dns
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
+from trio_proxy.settings import Dns, Limits
 from trio_proxy.testing import SimNet
 
 LONG = 60_000
@@ -95,14 +94,14 @@ async def test_when_every_upstream_drains_by_reload_waiters_fail_at_once() -> No
 
 
 async def test_when_the_last_upstream_is_drained_by_hand_waiters_fail_at_once() -> None:
-    """`Cluster.drain` leaves nobody to wait for; a drained one beside another leaves that."""
+    """`Pool.drain` leaves nobody to wait for; a drained one beside another leaves that."""
     async with world(upstreams=servers({}, {}), timeouts=only(), limits=NO_WAIT) as w:
         crowd = each_works(w)
         await crowd.come(*range(3), work=500)
         await until_ms(20)
-        w.proxy.cluster.drain(A)
+        w.proxy.pool.drain(A)
         assert crowd.waiting == 1
-        w.proxy.cluster.drain(B)
+        w.proxy.pool.drain(B)
         await until_ms(30)
         assert crowd.waiting == 0
         await crowd.come(3)
@@ -112,14 +111,14 @@ async def test_when_the_last_upstream_is_drained_by_hand_waiters_fail_at_once() 
 
 
 async def test_an_upstream_put_back_into_use_by_hand_serves_at_once() -> None:
-    """`Cluster.undrain`."""
+    """`Pool.undrain`."""
     drained = servers({}, {"drain": True})
     async with world(upstreams=drained, timeouts=only(), limits=NO_WAIT) as w:
         crowd = each_works(w)
         await crowd.come(0, work=LONG)
         await crowd.come(1)
         await until_ms(40)
-        w.proxy.cluster.undrain(B)
+        w.proxy.pool.undrain(B)
         await until_ms(200)
         assert told(crowd, 0, 1) == [None, (200, 140)]
         await crowd.leave(0)
@@ -136,9 +135,9 @@ async def test_a_name_that_moves_takes_its_waiters_along() -> None:
         await crowd.come(0, work=2000)
         await crowd.come(1, 2)
         net.name("app", "10.1.0.2")
-        assert [member.name for member in w.proxy.cluster.members] == [A]
+        assert [member.name for member in w.proxy.pool.members] == [A]
         await until_ms(3000)
-        assert [member.name for member in w.proxy.cluster.members] == [B]
+        assert [member.name for member in w.proxy.pool.members] == [B]
         assert told(crowd, 0)[0][0] in (200, 503)
         moved = crowd.ends[1][1] - 100
         assert told(crowd, 1, 2) == [(200, moved + 100), (200, moved + 200)]

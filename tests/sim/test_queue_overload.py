@@ -18,7 +18,7 @@ from crowd import Crowd, works
 from scenario import only, until_ms
 from world import run, world
 
-from trio_proxy.errors import Reason
+from trio_proxy.http.errors import Reason
 from trio_proxy.settings import Limits
 from trio_proxy.testing import SimNet
 

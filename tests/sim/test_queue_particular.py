@@ -12,9 +12,8 @@ from pools import A, B, servers
 from scenario import only, until_ms
 from world import World, world
 
-from trio_proxy.errors import Reason
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Balance, Retry
+from trio_proxy.http.errors import Reason
+from trio_proxy.settings import Balance, Limits, Retry
 
 LONG = 60_000
 STICKY = Balance(sticky_cookie="at")
@@ -22,7 +21,7 @@ STICKY = Balance(sticky_cookie="at")
 
 def stuck_to(w: World, name: str) -> bytes:
     """The field that pins a request to an upstream."""
-    return b"Cookie: at=%s\r\n" % w.proxy.cluster.member(name).cookie.encode()
+    return b"Cookie: at=%s\r\n" % w.proxy.pool.member(name).cookie.encode()
 
 
 async def test_nobody_waits_behind_those_who_are_stuck_to_a_busy_upstream() -> None:
@@ -110,7 +109,7 @@ async def test_nobody_waits_behind_a_retry_for_another_upstream() -> None:
         await crowd.come(1, work=LONG)
         await until_ms(200)
         assert crowd.waiting == 1
-        assert w.proxy.cluster.member(A).in_flight == 0
+        assert w.proxy.pool.member(A).in_flight == 0
         await crowd.come(2, 3)
         await until_ms(500)
         assert told(crowd, 2, 3) == [(200, 300), (200, 400)]

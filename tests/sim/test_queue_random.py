@@ -28,10 +28,9 @@ from pools import A, B
 from scenario import now_ms, only, until_ms
 from world import CLIENT, World, run, settings_for, world
 
-from trio_proxy.errors import Reason
+from trio_proxy.http.errors import Reason
 from trio_proxy.policy.queueing import LEAST_SAMPLES
-from trio_proxy.settings import Limits, Settings
-from trio_proxy.settings_upstreams import Balance
+from trio_proxy.settings import Balance, Limits, Settings
 from trio_proxy.testing import SimNet
 
 EXAMPLES = int(os.environ.get("TRIO_PROXY_EXAMPLES", "0"))
@@ -140,7 +139,7 @@ class Run:
         client = await self.w.client(CLIENT if ask.budget is None else TRUSTED)
         fields = b"" if ask.budget is None else b"X-Budget: %d\r\n" % ask.budget
         if ask.wants is not None:
-            cookie = self.w.proxy.cluster.member(NAMES[ask.wants]).cookie
+            cookie = self.w.proxy.pool.member(NAMES[ask.wants]).cookie
             fields += b"Cookie: at=%s\r\n" % cookie.encode()
         self.came[number] = now_ms()
         async with client:
@@ -176,7 +175,7 @@ class Run:
                 assert active[index] <= max(cap, cap_before, before[index]), "above the cap"
             before, cap_before = active, cap
             waiting = self.waiting()
-            assert self.w.proxy.cluster.queue_length == len(waiting)
+            assert self.w.proxy.pool.queue_length == len(waiting)
             for number in waiting:
                 wants = self.plan.asks[number].wants
                 for index in (0, 1) if wants is None else (wants,):

@@ -6,8 +6,8 @@ from crowd import complaints, each_works, order, pool, rejected, told
 from scenario import ending, refusal, until_ms
 from world import world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.telemetry.accesslog import access_text
 
 

@@ -8,10 +8,9 @@ from pools import A, B, servers
 from scenario import OK, how_it_ends, only, until_ms, upstream_errors
 from world import world
 
-from trio_proxy.errors import Reason
-from trio_proxy.lifecycle import Phase
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import Balance
+from trio_proxy.http.errors import Reason
+from trio_proxy.http.phases import Phase
+from trio_proxy.settings import Balance, Limits
 
 LONG = 60_000
 

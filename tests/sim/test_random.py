@@ -25,7 +25,7 @@ from scenario import now_ms
 from test_random_plans import Client, Exchange, Plan, cut_up, plans
 from world import PROXY, World, run, settings_for, world
 
-from trio_proxy.errors import Reason
+from trio_proxy.http.errors import Reason
 from trio_proxy.settings import Limits, Timeouts
 from trio_proxy.testing import SimNet
 

@@ -11,8 +11,8 @@ from pools import sample
 from scenario import GET, ending, now_ms, only, refusal, until_ms
 from world import CLIENT, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.telemetry.accesslog import access_fields, access_text
 
 #: What differs between two runs.

@@ -9,16 +9,15 @@ from limiting import get, limit, status_of, statuses
 from scenario import only, until_ms
 from world import CLIENT, World, world
 
-from trio_proxy.errors import ProxyError
-from trio_proxy.forwarding import Origin
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.messages import NO_BODY, Field, Request
-from trio_proxy.net.timers import Timers
-from trio_proxy.net.watchdog import Watchdog
-from trio_proxy.policy.deadlines import Deadlines
+from trio_proxy.exchange.deadlines import Deadlines
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.exchange.timers import Timers
+from trio_proxy.exchange.watchdog import Watchdog
+from trio_proxy.http.errors import ProxyError
+from trio_proxy.http.messages import NO_BODY, Field, Request
+from trio_proxy.policy.forwarding import Origin
 from trio_proxy.server.ratelimits import RateLimits
-from trio_proxy.settings import HeaderSettings
-from trio_proxy.settings_upstreams import RateLimitSettings
+from trio_proxy.settings import HeaderSettings, RateLimitSettings
 
 EDGE = "203.0.113.1"
 BELIEVED = HeaderSettings(trusted_proxies=(ip_network("203.0.113.1/32"),))

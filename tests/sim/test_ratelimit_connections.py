@@ -21,8 +21,8 @@ from scenario import (
 )
 from world import CLIENT, World, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.testing import SimNet
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -175,7 +175,7 @@ async def test_an_upgrade_that_is_refused_switches_nothing() -> None:
     """The client stays with HTTP on its connection, and may try again."""
     async with world(rate_limit=limit(1), timeouts=only()) as w:
         await used_up(w)
-        w.proxy.cluster.close_idle()
+        w.proxy.pool.close_idle()
         client = await w.client()
         refused = await client.ask(UPGRADE)
         assert (refused.status, b"upgrade" in refused) == (429, False)

@@ -10,7 +10,7 @@ from limiting import limit, stand, statuses
 from scenario import GET, only
 from world import run, settings_for, world
 
-from trio_proxy.policy.ratelimit import ROUNDING
+from trio_proxy.policy.token_bucket import ROUNDING
 
 RATES = st.sampled_from([0.001, 0.1, 0.3, 1 / 3, 0.5, 0.9, 1, 1.7, 3, 10, 250, 12_345.6])
 

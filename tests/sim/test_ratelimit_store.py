@@ -11,10 +11,10 @@ from limiting import limit, stand, statuses
 from scenario import GET, OK, UPGRADE, ending, now_ms, only, post, refusal, until_ms
 from world import settings_for, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.handlers.ratelimit import LocalBuckets
-from trio_proxy.lifecycle import Phase
-from trio_proxy.policy.ratelimit import Grant
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
+from trio_proxy.middleware.ratelimit.ratelimit import LocalBuckets
+from trio_proxy.policy.token_bucket import Grant
 
 STORE_MS = 50
 

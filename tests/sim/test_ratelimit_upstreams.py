@@ -9,9 +9,8 @@ from pools import A, is_up, outcomes, serve, servers, tries
 from scenario import GET, SWITCH, UPGRADE, all_at_once, now_ms, until_ms
 from world import CLIENT, METRICS, World, world
 
-from trio_proxy.errors import Reason
-from trio_proxy.settings import Limits
-from trio_proxy.settings_upstreams import BreakerSettings, Health, Retry
+from trio_proxy.http.errors import Reason
+from trio_proxy.settings import BreakerSettings, Health, Limits, Retry
 
 OTHER = "198.51.100.8"
 AGAIN = Retry(attempts=3, on=("connect", "reset", "timeout", "429", "503"))
@@ -38,7 +37,7 @@ async def test_a_refused_request_takes_no_place_in_the_queue() -> None:
         await first.send(GET)
         await until_ms(100)
         assert await all_at_once(5, lambda _: status_of(w, CLIENT)) == [429] * 5
-        assert (now_ms(), w.proxy.cluster.queue_length) == (100, 0)
+        assert (now_ms(), w.proxy.pool.queue_length) == (100, 0)
         assert await status_of(w, OTHER) == 200
         assert now_ms() == 2000
         assert (await first.read_response()).status == 200

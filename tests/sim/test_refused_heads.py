@@ -8,7 +8,7 @@ import pytest
 from conversation import Message
 from world import GET, World, world
 
-from trio_proxy.lifecycle import Exchange
+from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.settings import Limits
 from trio_proxy.telemetry.accesslog import access_text, format_access
 from trio_proxy.telemetry.lines import LogFormat

@@ -12,7 +12,7 @@ from scenario import (
 )
 from world import World, settings_for, world
 
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.phases import Phase
 from trio_proxy.settings import HeaderSettings, Limits, LoggingSettings
 
 

@@ -9,7 +9,7 @@ import trio
 from scenario import all_at_once, only
 from world import GET, METRICS, PROXY, World, settings_for, world
 
-from trio_proxy.addresses import Address, TcpAddress
+from trio_proxy.http.addresses import Address, TcpAddress
 from trio_proxy.server.serving import open_proxy
 from trio_proxy.testing import SimNet
 

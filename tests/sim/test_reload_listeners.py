@@ -13,8 +13,8 @@ from scenario import (
 )
 from world import PROXY, settings_for, world
 
-from trio_proxy.errors import Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Source
+from trio_proxy.http.phases import Phase
 
 SECOND = "10.0.0.2:80"
 

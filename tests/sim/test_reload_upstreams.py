@@ -18,7 +18,7 @@ from scenario import (
 )
 from world import settings_for, world
 
-from trio_proxy.errors import Reason
+from trio_proxy.http.errors import Reason
 from trio_proxy.settings import Limits
 
 
@@ -135,9 +135,9 @@ async def test_more_connections_let_waiters_go_at_once() -> None:
         for number, client in enumerate(clients):
             await client.send(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
             await trio.sleep(0.1)
-        assert w.proxy.cluster.queue_length == 4
+        assert w.proxy.pool.queue_length == 4
         await w.reload(settings_for(timeouts=only(), limits=three))
-        assert w.proxy.cluster.queue_length == 2
+        assert w.proxy.pool.queue_length == 2
         heads = [await (await w.upstreams[0].accept()).read_head() for _ in range(3)]
         assert sorted(head.start.split()[1] for head in heads) == [b"/0", b"/1", b"/2"]
 

@@ -10,7 +10,7 @@ from failing import RESET, answer, fix_jitter, log_tail, outcomes, play, request
 from scenario import GET, now_ms, only
 from world import world
 
-from trio_proxy.settings_upstreams import Retry
+from trio_proxy.settings import Retry
 
 
 def busy(retry_after: bytes, status: int = 503) -> bytes:

@@ -20,7 +20,7 @@ from failing import (
 from scenario import GET, OK, now_ms, only
 from world import upstream_settings, world
 
-from trio_proxy.settings_upstreams import BreakerSettings, Retry
+from trio_proxy.settings import BreakerSettings, Retry
 from trio_proxy.testing import SimNet
 
 A, B, C = ("10.1.0.1:9000", "10.1.0.2:9000", "10.1.0.3:9000")
@@ -166,7 +166,7 @@ async def test_a_backup_is_not_asked_while_a_primary_is_left() -> None:
 async def test_an_upstream_that_drains_is_not_asked() -> None:
     """Also when the only other one has just failed the request."""
     async with world(upstreams=steady(2), retry=tries(2), timeouts=only()) as w:
-        w.proxy.cluster.drain(B)
+        w.proxy.pool.drain(B)
         fix_jitter(w)
         came_at = play(w.upstreams[0], RESET)
         play(w.upstreams[1])
@@ -208,7 +208,7 @@ async def test_a_retry_waits_for_another_upstream_that_is_full() -> None:
         busy = await w.upstreams[1].accept()
         await second.send(GET)
         await trio.sleep(1)
-        assert w.proxy.cluster.queue_length == 1
+        assert w.proxy.pool.queue_length == 1
         await busy.read_request()
         await busy.send(OK)
         await busy.read_request()

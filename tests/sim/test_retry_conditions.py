@@ -23,9 +23,10 @@ from failing import (
 from scenario import GET, OK, ending, now_ms, only, timeouts, until_ms
 from world import World, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
-from trio_proxy.settings_upstreams import RETRY_CONDITIONS, Retry
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
+from trio_proxy.settings import Retry
+from trio_proxy.settings.upstreams import RETRY_CONDITIONS
 
 STATUSES = ("429", "500", "502", "503", "504")
 HALF_A_HEAD = b"HTTP/1.1 200 OK\r\nContent-Le"

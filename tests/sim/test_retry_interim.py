@@ -11,8 +11,8 @@ from failing import RESET, answer, errors_of_each, outcomes, play, requests_of_e
 from scenario import GET, ending, how_it_ends, now_ms, only, send_quietly, until_ms
 from world import PROXY, World, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.settings_upstreams import Retry
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.settings import Retry
 from trio_proxy.testing import SimNet
 
 EXPECT = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n"

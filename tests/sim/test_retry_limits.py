@@ -9,7 +9,7 @@ from failing import RESET, answer, log_tail, outcomes, play, requests_of_each, s
 from scenario import GET, connections, only, until_ms
 from world import World, world
 
-from trio_proxy.settings_upstreams import Retry
+from trio_proxy.settings import Retry
 from trio_proxy.telemetry.accesslog import format_access
 from trio_proxy.telemetry.lines import LogFormat
 

@@ -18,8 +18,8 @@ from failing import (
 from scenario import GET, OK, SWITCH, UPGRADE, ending, now_ms, only
 from world import world
 
-from trio_proxy.errors import Reason
-from trio_proxy.settings_upstreams import Retry
+from trio_proxy.http.errors import Reason
+from trio_proxy.settings import Retry
 
 SAFE = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 UNSAFE = ("POST", "PATCH", "PURGE", "get")

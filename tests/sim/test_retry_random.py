@@ -27,9 +27,9 @@ from scenario import only
 from test_retry_random_plans import Plan, Request, plans
 from world import PROXY, World, run, world
 
-from trio_proxy.addresses import Address
-from trio_proxy.lifecycle import STALE, Exchange
-from trio_proxy.settings_upstreams import Retry
+from trio_proxy.exchange.exchange import STALE, Exchange
+from trio_proxy.http.addresses import Address
+from trio_proxy.settings import Retry
 from trio_proxy.testing import SimNet, SimStream
 
 EXAMPLES = int(os.environ.get("TRIO_PROXY_EXAMPLES", "0"))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_proxy.policy.retry import IDEMPOTENT_METHODS
-from trio_proxy.settings_upstreams import Retry
+from trio_proxy.settings import Retry
 
 #: What an upstream does with one try: at the dial, within the request, or instead of an answer.
 STEPS = (

@@ -20,8 +20,8 @@ from failing import (
 from scenario import drip, ending, now_ms, only, until_ms
 from world import world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.settings import Limits
 
 PUT = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"

@@ -24,8 +24,8 @@ from failing import (
 from scenario import GET, OK, ending, now_ms, only, pooled
 from world import World, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.settings_upstreams import Retry
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.settings import Retry
 
 PUT = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = (

@@ -9,7 +9,7 @@ from failing import answer, outcomes, play, steady
 from scenario import only, send_quietly
 from world import PROXY, world
 
-from trio_proxy.settings_upstreams import Retry
+from trio_proxy.settings import Retry
 from trio_proxy.testing import SimNet
 
 #: One byte each, so that the proxy is busy with them for many steps and pauses in between.

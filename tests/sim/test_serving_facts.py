@@ -9,7 +9,7 @@ import trio
 from conversation import Speaker
 from world import CLIENT, GET, run, world
 
-from trio_proxy.errors import ProxyError
+from trio_proxy.http.errors import ProxyError
 from trio_proxy.testing import SimNet
 
 POST = b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"

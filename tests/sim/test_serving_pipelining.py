@@ -7,7 +7,7 @@ import trio
 from conversation import Speaker
 from world import GET, world
 
-from trio_proxy.net.streams import READ_SIZE
+from trio_proxy.exchange.streams import READ_SIZE
 from trio_proxy.settings import Timeouts
 
 NO_DEADLINES = Timeouts(write_ms=0, total_ms=0, body_ms=0, read_ms=0, idle_ms=0)

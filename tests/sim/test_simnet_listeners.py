@@ -10,8 +10,9 @@ import trio
 from simnet_pairs import ADDRESS
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_proxy.addresses import UnixAddress
-from trio_proxy.net.streams import Listener, Network, Stream
+from trio_proxy.exchange.streams import Stream
+from trio_proxy.http.addresses import UnixAddress
+from trio_proxy.net.network import Listener, Network
 from trio_proxy.testing import SimNet
 
 # Contract

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_proxy.net.streams import LookupFailed, ServiceRecord
+from trio_proxy.net.network import LookupFailed, ServiceRecord
 from trio_proxy.testing import SimNet
 
 SERVICE = "_http._tcp.app.test"

@@ -11,8 +11,7 @@ from pools import A, B, C, serve, servers
 from scenario import SWITCH, UPGRADE, only
 from world import CLIENT, METRICS, World, settings_for, world
 
-from trio_proxy.settings import HeaderSettings
-from trio_proxy.settings_upstreams import Balance
+from trio_proxy.settings import Balance, HeaderSettings
 
 STICKY = Balance(sticky_cookie="route")
 SECRET = Balance(sticky_cookie="route", sticky_secret="correct horse battery staple")
@@ -104,7 +103,7 @@ async def test_the_same_secret_gives_the_same_value(balance: Balance, is_same: b
     for names in ([A, B], [B, A, C]):
         async with world(upstreams=names, timeouts=only(), balance=balance) as w:
             serve(w)
-            w.proxy.cluster.drain(B)
+            w.proxy.pool.drain(B)
             message = await answer(w)
             assert message.body == (b"a" if names[0] == A else b"b")
             values.append(cookie_of(message))

@@ -11,8 +11,7 @@ from pool_plans import BUDGETS, files, steps, take
 from pools import serve
 from world import World, run, world
 
-from trio_proxy.settings import Settings
-from trio_proxy.settings_upstreams import Balance
+from trio_proxy.settings import Balance, Settings
 
 STICKY = Balance(sticky_cookie="route", sticky_secret="s")
 
@@ -37,7 +36,7 @@ async def visit(w: World, cookie: str) -> str:
     if exchange.error is not None:
         assert told == []
         return cookie
-    served_by = w.proxy.cluster.member(exchange.upstream).cookie
+    served_by = w.proxy.pool.member(exchange.upstream).cookie
     if served_by == cookie:
         assert told == []
     else:
@@ -82,7 +81,7 @@ def test_a_client_is_moved_for_a_reason(first: Settings, plan: list[tuple[str, A
                     for one in each.tries
                 )
                 checks = w.proxy.settings.health.path
-                is_member = old in {member.cookie for member in w.proxy.cluster.members}
+                is_member = old in {member.cookie for member in w.proxy.pool.members}
                 if is_member and not checks and not failures and not known:
                     assert cookie == old
 

@@ -7,7 +7,7 @@ from conversation import Speaker
 from scenario import how_it_ends, started
 from world import GET, World, world
 
-from trio_proxy.errors import Reason, Source
+from trio_proxy.http.errors import Reason, Source
 
 FRAMINGS = {
     "length": b"Content-Length: 100\r\n\r\npartial",

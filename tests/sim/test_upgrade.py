@@ -10,7 +10,7 @@ from conversation import Speaker
 from scenario import started
 from world import GET, World, world
 
-from trio_proxy.errors import Reason
+from trio_proxy.http.errors import Reason
 from trio_proxy.settings import Timeouts
 
 UPGRADE = (

@@ -7,8 +7,8 @@ import trio
 from scenario import OK, connections, ending, only, post, send_quietly
 from world import GET, PROXY, world
 
-from trio_proxy.errors import Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.testing import SimNet
 
 MIB = 1024 * 1024

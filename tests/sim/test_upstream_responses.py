@@ -7,7 +7,7 @@ import trio
 from conversation import Speaker
 from world import GET, World, world
 
-from trio_proxy.errors import Reason
+from trio_proxy.http.errors import Reason
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

@@ -28,15 +28,15 @@ from attrs import define, field
 from conversation import ScriptedUpstream, Speaker
 from trio.testing import MockClock
 
-from trio_proxy.addresses import TcpAddress, UnixAddress, parse_address
-from trio_proxy.lifecycle import Exchange, Phase
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.http.addresses import TcpAddress, UnixAddress, parse_address
+from trio_proxy.http.phases import Phase
 from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.serving import open_proxy
-from trio_proxy.settings import Settings
-from trio_proxy.settings_upstreams import Retry, UpstreamSettings
+from trio_proxy.settings import Retry, Settings, UpstreamSettings
 from trio_proxy.telemetry.stats import UpstreamStats
 from trio_proxy.testing import SimNet, SimStream
-from trio_proxy.upstream.pool import Upstream as PoolMember
+from trio_proxy.upstream.pool.member import Member as PoolMember
 
 PROXY = "10.0.0.1:80"
 METRICS = "10.0.0.1:81"
@@ -104,11 +104,11 @@ class World:
 
     def remember(self) -> None:
         """Note everything that has to be empty in the end."""
-        self._members.update(self.proxy.cluster.members)
+        self._members.update(self.proxy.pool.members)
         self._gauges.update(self.proxy.stats.upstreams)
         metrics = self.proxy.metrics_address
         self._listened.update(map(str, self.proxy.addresses + ([metrics] if metrics else [])))
-        self._dialled.update(member.name for member in self.proxy.cluster.members)
+        self._dialled.update(member.name for member in self.proxy.pool.members)
         self._dialled.update(upstream.name for upstream in self.upstreams)
 
     def leftovers(self) -> list[str]:
@@ -124,7 +124,7 @@ class World:
         counts = {
             "client tokens": proxy.client_limiter.borrowed_tokens,
             "connections": len(proxy.service.connections),
-            "queue waiters": proxy.cluster.queue_length,
+            "queue waiters": proxy.pool.queue_length,
             "queue length gauge": sum(stats.queue_length.values()),
             "requests in flight": stats.requests_in_flight,
             "client connections gauge": stats.client_connections,

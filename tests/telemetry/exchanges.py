@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trio_proxy.lifecycle import Exchange
+from trio_proxy.exchange.exchange import Exchange
 
 
 def exchange_with(peer: str = "127.0.0.1", **facts: Any) -> Exchange:

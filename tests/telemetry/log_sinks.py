@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from exchanges import exchange_with
 
-from trio_proxy.lifecycle import Exchange
+from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.telemetry.lines import LogFormat
-from trio_proxy.telemetry.sinks import Record
+from trio_proxy.telemetry.outputs import Record
 
 
 def message(text: str) -> logging.LogRecord:

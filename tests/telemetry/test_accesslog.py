@@ -13,8 +13,9 @@ from exchanges import exchange_with
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.lifecycle import Exchange, Phase, Try
+from trio_proxy.exchange.exchange import Exchange, Try
+from trio_proxy.http.errors import ProxyError, Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.telemetry import lines
 from trio_proxy.telemetry.accesslog import format_access
 from trio_proxy.telemetry.lines import LogFormat

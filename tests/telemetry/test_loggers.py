@@ -13,7 +13,7 @@ from log_sinks import ListSink
 
 from trio_proxy.telemetry.loggers import WriterHandler, configure, set_level, unconfigure
 from trio_proxy.telemetry.logwriter import LogWriter
-from trio_proxy.telemetry.sinks import StreamSink
+from trio_proxy.telemetry.outputs import StreamSink
 
 log = logging.getLogger("trio_proxy.test")
 

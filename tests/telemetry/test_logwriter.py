@@ -7,8 +7,9 @@ import trio
 import trio.testing
 from log_sinks import ListSink, exchange, message
 
-from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.lifecycle import Exchange, Phase
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.http.errors import ProxyError, Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.stats import Stats
 

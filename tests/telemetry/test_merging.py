@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_proxy.errors import Reason
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import Reason
+from trio_proxy.http.phases import Phase
 from trio_proxy.telemetry.merging import Ledger, combined
 from trio_proxy.telemetry.metrics import WorkersCollector, registry_of, render
 from trio_proxy.telemetry.stats import Stats, UpstreamStats

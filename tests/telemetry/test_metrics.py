@@ -8,8 +8,8 @@ import pytest
 from exchanges import exchange_with
 from prometheus_client.parser import text_string_to_metric_families
 
-from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import ProxyError, Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.telemetry.metrics import build_registry, render
 from trio_proxy.telemetry.stats import Stats
 

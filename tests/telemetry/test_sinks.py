@@ -10,7 +10,7 @@ import pytest
 from log_sinks import exchange, message
 
 from trio_proxy.telemetry.lines import LogFormat
-from trio_proxy.telemetry.sinks import LoggingSink, StreamSink
+from trio_proxy.telemetry.outputs import LoggingSink, StreamSink
 
 
 def test_stream_in_memory() -> None:

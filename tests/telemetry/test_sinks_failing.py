@@ -14,7 +14,7 @@ from log_sinks import exchange, message
 
 from trio_proxy.telemetry.lines import LogFormat
 from trio_proxy.telemetry.logwriter import LogWriter
-from trio_proxy.telemetry.sinks import StreamSink
+from trio_proxy.telemetry.outputs import StreamSink
 
 
 def test_closed_stream_loses_lines_and_no_more() -> None:

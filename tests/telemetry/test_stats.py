@@ -9,8 +9,9 @@ from exchanges import exchange_with
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.lifecycle import Exchange, Phase
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.http.errors import ProxyError, Reason, Source
+from trio_proxy.http.phases import Phase
 from trio_proxy.telemetry.stats import DURATION_BUCKETS, MAX_RETRY_REASONS, Histogram, Stats
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import httptools
 from attrs import define, field
 
-from trio_proxy.messages import Field
+from trio_proxy.http.messages import Field
 
 #: The methods that llhttp is asked about; it knows a fixed list and refuses all others.
 METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"PURGE")

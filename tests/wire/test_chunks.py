@@ -12,9 +12,9 @@ from wire_conversation import (
     split,
 )
 
-from trio_proxy.errors import Reason
-from trio_proxy.wire.chunks import MAX_CHUNK_LINE
-from trio_proxy.wire.requests import HeadLimits
+from trio_proxy.codec.h1.chunks import MAX_CHUNK_LINE
+from trio_proxy.codec.h1.requests import HeadLimits
+from trio_proxy.http.errors import Reason
 
 HEAD = head(b"Transfer-Encoding: chunked", method=b"POST")
 SMALL = HeadLimits(head_bytes=256, fields=5, target_bytes=64)

@@ -21,10 +21,10 @@ from wire_strategies import (
     splits,
 )
 
-from trio_proxy.errors import ProtocolError
-from trio_proxy.messages import Field, Framing, Request, first_value
-from trio_proxy.wire.h1 import ServerWire
-from trio_proxy.wire.requests import HeadLimits
+from trio_proxy.codec.h1.requests import HeadLimits
+from trio_proxy.codec.h1.wire import ServerWire
+from trio_proxy.http.errors import ProtocolError
+from trio_proxy.http.messages import Field, Framing, Request, first_value
 
 TIGHT = HeadLimits(head_bytes=150, fields=6, target_bytes=12)
 CHUNKED = head(b"Transfer-Encoding: chunked", method=b"POST")

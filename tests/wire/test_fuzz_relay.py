@@ -7,6 +7,7 @@ our own reading side accepted, each with one framing.
 from __future__ import annotations
 
 import math
+import time
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,10 +23,15 @@ from wire_strategies import (
     valid_responses,
 )
 
-from trio_proxy.forwarding import HeaderRules, origin_of
-from trio_proxy.headers import client_fields, interim_fields, trailer_fields, upstream_fields
-from trio_proxy.messages import Field, Fields, Framing, Request, ResponseHead
-from trio_proxy.wire.h1 import ClientWire
+from trio_proxy.codec.h1.wire import ClientWire
+from trio_proxy.http.messages import Field, Fields, Framing, Request, ResponseHead
+from trio_proxy.policy.crossing import (
+    client_fields,
+    interim_fields,
+    trailer_fields,
+    upstream_fields,
+)
+from trio_proxy.policy.forwarding import HeaderRules, origin_of
 
 RULES = HeaderRules()
 FRAMING_NAMES = (b"content-length", b"transfer-encoding")
@@ -62,12 +68,14 @@ def to_client(heard: Heard, request_head: bytes) -> tuple[bytes, list[Fields]]:
         came = message.head
         assert isinstance(came, ResponseHead)
         if came.status < 200:
-            head = ResponseHead(came.status, interim_fields(came, "trace"), came.reason)
+            head = ResponseHead(
+                came.status, interim_fields(came, "trace", time.time()), came.reason
+            )
             data += wire.encode_interim(head)
         else:
             head = ResponseHead(
                 came.status,
-                client_fields(came, "trace"),
+                client_fields(came, "trace", time.time()),
                 came.reason,
                 body=came.body,
                 declared_length=came.declared_length,

@@ -16,8 +16,8 @@ from wire_conversation import (
     split,
 )
 
-from trio_proxy.errors import ProtocolError, Reason
-from trio_proxy.wire.h1 import ClientWire
+from trio_proxy.codec.h1.wire import ClientWire
+from trio_proxy.http.errors import ProtocolError, Reason
 
 HOST_FIELD = (b"Host", b"example.com")
 OK = b"HTTP/1.1 200 OK\r\n"

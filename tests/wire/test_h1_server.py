@@ -15,9 +15,9 @@ from wire_conversation import (
     split,
 )
 
-from trio_proxy.errors import ProtocolError, Reason
-from trio_proxy.messages import NO_BODY, Body, Framing, ResponseHead
-from trio_proxy.wire.h1 import ServerWire
+from trio_proxy.codec.h1.wire import ServerWire
+from trio_proxy.http.errors import ProtocolError, Reason
+from trio_proxy.http.messages import NO_BODY, Body, Framing, ResponseHead
 
 HTTP10 = b"GET / HTTP/1.0\r\n\r\n"
 HTTP10_KEEP = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from wire_conversation import LIMITS, head, parsed, served
 
-from trio_proxy.messages import Body, Field, Framing, ResponseHead
-from trio_proxy.sorted_fields import RelayedFields, SortedFields
-from trio_proxy.wire.h1 import ClientWire
+from trio_proxy.codec.h1.wire import ClientWire
+from trio_proxy.http.headers import RelayedFields, SortedFields
+from trio_proxy.http.messages import Body, Field, Framing, ResponseHead
 
 HOST = (b"Host", b"example.com")
 #: What h11 refuses to write, in any field.

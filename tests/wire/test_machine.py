@@ -16,7 +16,7 @@ def chosen(wanted: str | None) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if name != "TRIO_PROXY_H11"}
     if wanted is not None:
         env["TRIO_PROXY_H11"] = wanted
-    program = "from trio_proxy.wire.machine import NAME; print(NAME)"
+    program = "from trio_proxy.codec.h1.machine import NAME; print(NAME)"
     return subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
     )

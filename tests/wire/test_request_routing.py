@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from wire_conversation import LIMITS, first, head, hear_requests, parsed, refusal, split
 
-from trio_proxy.errors import Reason
-from trio_proxy.wire.requests import HeadLimits, parse_request
-from trio_proxy.wire.responses import parse_response
+from trio_proxy.codec.h1.requests import HeadLimits, parse_request
+from trio_proxy.codec.h1.responses import parse_response
+from trio_proxy.http.errors import Reason
 
 SMALL = HeadLimits(head_bytes=512, fields=5, target_bytes=64)
 

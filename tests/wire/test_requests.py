@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from wire_conversation import HOST, first, head, parsed, refusal
 
-from trio_proxy.errors import Reason
-from trio_proxy.messages import CHUNKED_BODY, NO_BODY, Body, Framing
+from trio_proxy.http.errors import Reason
+from trio_proxy.http.messages import CHUNKED_BODY, NO_BODY, Body, Framing
 
 
 def test_an_ordinary_request_is_understood_field_by_field(way: str) -> None:

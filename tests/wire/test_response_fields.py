@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from trio_proxy.headers import client_fields, interim_fields, trailer_fields
-from trio_proxy.messages import ResponseHead
+from trio_proxy.http.messages import ResponseHead
+from trio_proxy.policy.crossing import client_fields, interim_fields, trailer_fields
 
 
 def test_a_response_gets_via_and_the_trace_id_of_its_request() -> None:
@@ -14,7 +16,7 @@ def test_a_response_gets_via_and_the_trace_id_of_its_request() -> None:
         200,
         [(b"date", b"now"), (b"Set-Cookie", b"a"), (b"X-Trace-ID", b"x"), (b"set-cookie", b"b")],
     )
-    assert client_fields(head, "abc") == [
+    assert client_fields(head, "abc", time.time()) == [
         (b"date", b"now"),
         (b"Set-Cookie", b"a"),
         (b"set-cookie", b"b"),
@@ -26,7 +28,7 @@ def test_a_response_gets_via_and_the_trace_id_of_its_request() -> None:
 def test_a_101_keeps_the_two_fields_that_make_it_one() -> None:
     """Written anew from the protocol that was chosen."""
     fields = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"), (b"Sec-X", b"1")]
-    assert interim_fields(ResponseHead(101, fields, upgrade=b"websocket"), "abc") == [
+    assert interim_fields(ResponseHead(101, fields, upgrade=b"websocket"), "abc", time.time()) == [
         (b"Sec-X", b"1"),
         (b"Via", b"1.1 trio-proxy"),
         (b"X-Trace-ID", b"abc"),
@@ -38,7 +40,7 @@ def test_a_101_keeps_the_two_fields_that_make_it_one() -> None:
 def test_other_interim_responses_get_nothing_added() -> None:
     """Their length field goes: they have no body (RFC 9110 §8.6)."""
     head = ResponseHead(103, [(b"Link", b"<a>"), (b"Content-Length", b"5")])
-    assert interim_fields(head, "abc") == [(b"Link", b"<a>")]
+    assert interim_fields(head, "abc", time.time()) == [(b"Link", b"<a>")]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from wire_conversation import (
     split,
 )
 
-from trio_proxy.errors import ProtocolError
-from trio_proxy.messages import CHUNKED_BODY, CLOSE_DELIMITED_BODY, NO_BODY, Body, Framing
-from trio_proxy.wire.requests import HeadLimits
+from trio_proxy.codec.h1.requests import HeadLimits
+from trio_proxy.http.errors import ProtocolError
+from trio_proxy.http.messages import CHUNKED_BODY, CLOSE_DELIMITED_BODY, NO_BODY, Body, Framing
 
 
 def answer(*fields: bytes, line: bytes = b"HTTP/1.1 200 OK") -> bytes:

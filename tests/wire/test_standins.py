@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from trio_proxy.messages import CHUNKED_BODY, NO_BODY, Body, Framing, Request, ResponseHead
-from trio_proxy.wire.machine import h11
-from trio_proxy.wire.standins import plain_request, tell_of_request, tell_of_response
+from trio_proxy.codec.h1.machine import h11
+from trio_proxy.codec.h1.standins import plain_request, tell_of_request, tell_of_response
+from trio_proxy.http.messages import CHUNKED_BODY, NO_BODY, Body, Framing, Request, ResponseHead
 
 
 def state_of(machine: h11.Connection) -> tuple[object, ...]:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from attrs import define, field
 
-from trio_proxy.errors import ProtocolError, Reason
-from trio_proxy.messages import Fields, Request, ResponseHead
-from trio_proxy.wire.h1 import ClientWire, ServerWire
-from trio_proxy.wire.requests import HeadLimits
+from trio_proxy.codec.h1.requests import HeadLimits
+from trio_proxy.codec.h1.wire import ClientWire, ServerWire
+from trio_proxy.http.errors import ProtocolError, Reason
+from trio_proxy.http.messages import Fields, Request, ResponseHead
 
 LIMITS = HeadLimits()
 WAYS = ("whole", "byte_by_byte", "more_behind")

@@ -9,7 +9,7 @@ from attrs import frozen
 from hypothesis import strategies as st
 from llhttp_oracle import METHODS
 
-from trio_proxy.messages import Field
+from trio_proxy.http.messages import Field
 
 CRLF = b"\r\n"
 

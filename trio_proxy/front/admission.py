@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.forwarding import passes_through_us
 from trio_proxy.front.plan import Plan
-from trio_proxy.lifecycle import Phase
-from trio_proxy.messages import Framing, Request
+from trio_proxy.http.errors import ProxyError, Reason, Source
+from trio_proxy.http.messages import Framing, Request
+from trio_proxy.http.phases import Phase
+from trio_proxy.policy.forwarding import passes_through_us
 
 #: How often a request may come through proxies of this name before it is taken for a loop.
 MAX_PASSES = 10

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trio_proxy.errors import ProxyError, Source
-from trio_proxy.lifecycle import Exchange, Try
+from trio_proxy.exchange.exchange import Exchange, Try
+from trio_proxy.http.errors import ProxyError, Source
 
 
 def close_the_case(exchange: Exchange) -> None:

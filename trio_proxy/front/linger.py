@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import trio
 
-from trio_proxy.net.streams import Stream
+from trio_proxy.exchange.streams import Stream
 
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 1024 * 1024

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from trio_proxy.contract import Handler
-from trio_proxy.forwarding import HeaderRules
-from trio_proxy.wire.requests import HeadLimits
+from trio_proxy.codec.h1.requests import HeadLimits
+from trio_proxy.exchange.contract import Handler
+from trio_proxy.policy.forwarding import HeaderRules
 
 
 @frozen(kw_only=True)

@@ -6,12 +6,13 @@ import http
 import json
 import math
 import re
+import time
 
-from trio_proxy.errors import ProxyError
-from trio_proxy.forwarding import PROXY_NAME, HeaderRules
-from trio_proxy.headers import http_date
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.messages import Field, Request, ResponseHead, first_value, list_members
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.http.dates import http_date
+from trio_proxy.http.errors import ProxyError
+from trio_proxy.http.messages import Field, Request, ResponseHead, first_value, list_members
+from trio_proxy.policy.forwarding import PROXY_NAME, HeaderRules
 
 #: What a client is told to wait at least before it comes again after a 429 or 503, in seconds.
 RETRY_AFTER_SECONDS = 1
@@ -34,7 +35,7 @@ def refusal(
         kind = b"text/plain; charset=utf-8"
         body = f"{verdict.status} {phrase}: {verdict.text} (phase: {error.phase})\n".encode()
     fields: list[Field] = [
-        (b"Date", http_date()),
+        (b"Date", http_date(time.time())),
         (b"Content-Type", kind),
         (b"Via", b"1.1 " + PROXY_NAME),
         (b"Proxy-Status", _proxy_status(verdict.error_type, exchange, rules)),

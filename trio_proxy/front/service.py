@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import trio
 
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.exchange.streams import MAX_PIECE_BYTES
+from trio_proxy.exchange.timers import Timers
 from trio_proxy.front.plan import Plan
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.net.streams import MAX_PIECE_BYTES
-from trio_proxy.net.timers import Timers
-
-if TYPE_CHECKING:
-    from trio_proxy.front.connection import Connection
 
 
 class Observer(Protocol):
@@ -27,6 +24,18 @@ class Observer(Protocol):
     def exchange_ended(self, exchange: Exchange) -> None: ...
 
 
+class Session(Protocol):
+    """One client connection."""
+
+    def start_drain(self) -> None:
+        """Close if idle; otherwise the exchange under way is the last one."""
+        ...
+
+    def cut(self) -> None:
+        """End the exchange under way: the drain's time is up."""
+        ...
+
+
 class Service:
     """The current plan, the open connections, and whether new requests are still welcome.
 
@@ -38,16 +47,16 @@ class Service:
         self.observer = observer
         self.timers = Timers()
         self.draining = False
-        self.connections: set[Connection] = set()
+        self.connections: set[Session] = set()
         self.relay_buffer = memoryview(bytearray(MAX_PIECE_BYTES))
         #: Set, and replaced by a new one, when the last connection has closed.
         self.emptied = trio.Event()
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: Session) -> None:
         self.connections.add(connection)
         self.observer.connection_opened()
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: Session) -> None:
         self.connections.discard(connection)
         self.observer.connection_closed()
         if not self.connections:

@@ -6,11 +6,11 @@ import json
 
 import trio
 
-from trio_proxy.contract import Sink
-from trio_proxy.forwarding import Origin
+from trio_proxy.exchange.contract import Sink
+from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.handlers.respond import respond
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.messages import CHUNKED_BODY, Request, ResponseHead
+from trio_proxy.http.messages import CHUNKED_BODY, Request, ResponseHead
+from trio_proxy.policy.forwarding import Origin
 
 #: Events on ``/events``, one per second.
 EVENT_COUNT = 5

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import trio
 
-from trio_proxy.contract import Sink
-from trio_proxy.forwarding import Origin
+from trio_proxy.exchange.contract import Sink
+from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.handlers.respond import respond
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.messages import Request, first_value
+from trio_proxy.http.messages import Request, first_value
+from trio_proxy.policy.forwarding import Origin
 
 
 class MetricsHandler:

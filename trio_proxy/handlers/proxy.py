@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from trio_proxy.contract import Sink
-from trio_proxy.forwarding import HeaderRules, Origin
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.messages import Request
-from trio_proxy.upstream.attempts import Attempts
+from trio_proxy.codec.h1.requests import HeadLimits
+from trio_proxy.exchange.contract import Sink
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.http.messages import Request
+from trio_proxy.policy.forwarding import HeaderRules, Origin
 from trio_proxy.upstream.call import Call
-from trio_proxy.upstream.cluster import Cluster
-from trio_proxy.wire.requests import HeadLimits
+from trio_proxy.upstream.pool.pool import Pool
+from trio_proxy.upstream.retry import Attempts
 
 
 class ProxyHandler:
-    """Proxies to one cluster.
+    """Proxies to one pool.
 
     The connection to the upstream is free again before the last bytes have gone to the client, so
     that a slow reader does not hold it for longer than the body needs.
     """
 
-    def __init__(self, cluster: Cluster, rules: HeaderRules, limits: HeadLimits) -> None:
-        self._cluster = cluster
+    def __init__(self, pool: Pool, rules: HeaderRules, limits: HeadLimits) -> None:
+        self._pool = pool
         self._rules = rules
         self._limits = limits
 
@@ -28,4 +28,4 @@ class ProxyHandler:
         self, exchange: Exchange, request: Request, origin: Origin, sink: Sink
     ) -> None:
         call = Call(exchange, request, origin, sink, self._rules, self._limits)
-        await sink.end(await Attempts(self._cluster, call).run())
+        await sink.end(await Attempts(self._pool, call).run())

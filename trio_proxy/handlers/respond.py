@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import http
+import time
 
-from trio_proxy.contract import Sink
-from trio_proxy.headers import http_date
-from trio_proxy.messages import NO_BODY, Body, Fields, Framing, Request, ResponseHead
+from trio_proxy.exchange.contract import Sink
+from trio_proxy.http.dates import http_date
+from trio_proxy.http.messages import NO_BODY, Body, Fields, Framing, Request, ResponseHead
 
 
 async def respond(
     sink: Sink, request: Request, status: int, content_type: str, body: bytes, more: Fields = ()
 ) -> None:
     """Send one response of known length; its body stays behind if the request was HEAD."""
-    fields = [(b"Date", http_date()), (b"Content-Type", content_type.encode())]
+    fields = [(b"Date", http_date(time.time())), (b"Content-Type", content_type.encode())]
     is_head = request.method == b"HEAD"
     head = ResponseHead(
         status=status,

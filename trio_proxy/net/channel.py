@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import trio
 
@@ -21,6 +22,9 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 #: What Linux passes along with one message (SCM_MAX_FD).
 MAX_DESCRIPTORS = 253
+
+#: What comes along with a message.
+Socket: TypeAlias = socket.socket
 
 _LENGTH = struct.Struct("!I")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)

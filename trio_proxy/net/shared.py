@@ -12,10 +12,10 @@ import errno
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 
-from trio_proxy.addresses import Address, UnixAddress
-from trio_proxy.net.listeners import SocketFile, SocketListener, bind_many
-from trio_proxy.net.network import SocketNetwork
-from trio_proxy.net.streams import Listener
+from trio_proxy.http.addresses import Address, UnixAddress
+from trio_proxy.net.dial import SocketNetwork
+from trio_proxy.net.listen import SocketFile, SocketListener, bind_many
+from trio_proxy.net.network import Listener
 
 
 class SharedListener:

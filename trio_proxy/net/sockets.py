@@ -12,9 +12,9 @@ import termios
 
 import trio
 
-from trio_proxy.addresses import Address, UnixAddress
-from trio_proxy.net.peerwatch import PeerWatch
-from trio_proxy.net.streams import PIECE_BYTES, HangupCallback
+from trio_proxy.exchange.streams import PIECE_BYTES, HangupCallback
+from trio_proxy.http.addresses import Address, UnixAddress
+from trio_proxy.net.epoll import PeerWatch
 
 
 class SocketStream:

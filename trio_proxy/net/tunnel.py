@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import trio
 
-from trio_proxy.net.streams import READ_SIZE, Stream
-from trio_proxy.net.timers import Timed, Timers
+from trio_proxy.exchange.streams import READ_SIZE, Stream
+from trio_proxy.exchange.timers import Timed, Timers
 
 #: Moves in a row that found their bytes ready before a direction lets the others run.
 TURNS_WITHOUT_CHECKPOINT = 16

@@ -10,8 +10,8 @@ from collections.abc import Set
 
 from attrs import frozen
 
-from trio_proxy.errors import ProxyError, Reason
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import ProxyError, Reason
+from trio_proxy.http.phases import Phase
 
 #: Methods that may be sent again without asking (RFC 9110 §9.2.2; TRACE is never proxied).
 IDEMPOTENT_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))

@@ -1,36 +1,39 @@
-"""From settings to what runs: the one place where handlers, clusters and plans are joined."""
+"""From settings to what runs: the one place where handlers, pools and plans are joined."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trio_proxy.contract import Handler
-from trio_proxy.forwarding import HeaderRules
+from trio_proxy.codec.h1.requests import HeadLimits
+from trio_proxy.exchange.contract import Handler
 from trio_proxy.front.plan import Plan
 from trio_proxy.handlers.proxy import ProxyHandler
 from trio_proxy.policy.breaker import BreakerRules
+from trio_proxy.policy.forwarding import HeaderRules
 from trio_proxy.policy.retry import RetryRules
 from trio_proxy.server.ratelimits import RateLimits
-from trio_proxy.settings import Settings
-from trio_proxy.settings_checks import to_seconds
-from trio_proxy.settings_messages import status_set
-from trio_proxy.settings_upstreams import BreakerSettings, Health, UpstreamSettings
-from trio_proxy.upstream.cluster import Cluster
-from trio_proxy.upstream.discovery import ServiceName, Spec
-from trio_proxy.upstream.plan import ClusterPlan
-from trio_proxy.upstream.probe import CheckRules
-from trio_proxy.upstream.queue import QueueRules
-from trio_proxy.upstream.rules import HealthRules, MemberRules
-from trio_proxy.wire.requests import HeadLimits
+from trio_proxy.settings.checks import to_seconds
+from trio_proxy.settings.messages import status_set
+from trio_proxy.settings.root import Settings
+from trio_proxy.settings.upstreams import BreakerSettings, Health, UpstreamSettings
+from trio_proxy.upstream.pool.discovery import ServiceName, Spec
+from trio_proxy.upstream.pool.pool import Pool
+from trio_proxy.upstream.pool.rules import (
+    CheckRules,
+    HealthRules,
+    MemberRules,
+    PoolRules,
+    QueueRules,
+)
 
 #: The pool that the short form of the configuration describes.
 DEFAULT_POOL = "default"
 
 
-def cluster_plan(settings: Settings) -> ClusterPlan:
+def pool_rules(settings: Settings) -> PoolRules:
     """Members, bounds and policies of the default pool."""
     seconds, balance, retry = settings.timeouts.seconds, settings.balance, settings.retry
-    return ClusterPlan(
+    return PoolRules(
         members={_spec(each): _member_rules(each, settings) for each in settings.upstreams},
         policy="round_robin" if balance.policy == "weighted" else balance.policy,
         key=balance.key,
@@ -142,11 +145,11 @@ def head_limits(settings: Settings) -> HeadLimits:
     )
 
 
-def proxy_plan(settings: Settings, cluster: Cluster, limits: RateLimits) -> Plan:
+def proxy_plan(settings: Settings, pool: Pool, limits: RateLimits) -> Plan:
     """What client connections need to know of the configuration."""
     rules, heads = header_rules(settings), head_limits(settings)
     return Plan(
-        handler=limits.limited(ProxyHandler(cluster, rules, heads)),
+        handler=limits.limited(ProxyHandler(pool, rules, heads)),
         seconds=wait_budgets(settings),
         rules=rules,
         head_limits=heads,

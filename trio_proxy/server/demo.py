@@ -8,18 +8,18 @@ from contextlib import asynccontextmanager
 import click
 import trio
 
-from trio_proxy.addresses import Address, TcpAddress
+from trio_proxy.front.acceptor import Acceptor
 from trio_proxy.front.plan import Plan
 from trio_proxy.front.service import Service
 from trio_proxy.handlers.echo import EchoHandler
-from trio_proxy.net.network import SocketNetwork
-from trio_proxy.server.acceptor import Acceptor
+from trio_proxy.http.addresses import Address, TcpAddress
+from trio_proxy.net.dial import SocketNetwork
 from trio_proxy.server.build import wait_budgets
 from trio_proxy.server.metrics_port import Unobserved
 from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.run import serve
-from trio_proxy.settings import Settings, Timeouts
-from trio_proxy.settings_upstreams import UpstreamSettings
+from trio_proxy.settings.root import Settings, Timeouts
+from trio_proxy.settings.upstreams import UpstreamSettings
 from trio_proxy.telemetry.logwriter import LogWriter
 
 ANY_PORT = TcpAddress("127.0.0.1", 0)
@@ -75,7 +75,7 @@ async def run(writer: LogWriter) -> None:
 
 
 def _advice(proxy: Proxy) -> str:
-    upstreams = " and ".join(member.name for member in proxy.cluster.members)
+    upstreams = " and ".join(member.name for member in proxy.pool.members)
     return f"""
 trio-proxy is running on {proxy.url}, before two echo upstreams on {upstreams}.
 Try, in another terminal:

@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from attrs import frozen
 
-from trio_proxy.addresses import Address, TcpAddress
+from trio_proxy.http.addresses import Address, TcpAddress
 
 #: An address as it is configured, and which of several equal ones: port 0 can be asked for twice.
 ListenKey: TypeAlias = tuple[Address, int]
@@ -27,7 +27,7 @@ L_co = TypeVar("L_co", bound=Bound, covariant=True)
 
 
 class Binder(Protocol[L_co]):
-    """Makes them; a `trio_proxy.net.streams.Network` does."""
+    """Makes them; a `trio_proxy.net.network.Network` does."""
 
     async def listen(self, address: Address) -> L_co:
         """Raises OSError."""

@@ -6,15 +6,15 @@ import logging
 
 import trio
 
-from trio_proxy.addresses import Address
-from trio_proxy.contract import Handler
+from trio_proxy.exchange.contract import Handler
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.front.acceptor import Acceptor
 from trio_proxy.front.service import Service
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.net.streams import Listener, Network
-from trio_proxy.server.acceptor import Acceptor
+from trio_proxy.http.addresses import Address
+from trio_proxy.net.network import Listener, Network
 from trio_proxy.server.build import metrics_plan
 from trio_proxy.server.listeners import Change, Listeners, shown
-from trio_proxy.settings import Settings
+from trio_proxy.settings.root import Settings
 
 log = logging.getLogger("trio_proxy.server")
 

@@ -1,4 +1,4 @@
-"""A running proxy: listeners, connections, clusters, and how they start, reload and stop.
+"""A running proxy: listeners, connections, pools, and how they start, reload and stop.
 
 `serving` has the nurseries in which it runs.
 """
@@ -11,22 +11,22 @@ from collections.abc import Callable
 
 import trio
 
-from trio_proxy.addresses import Address, TcpAddress
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.front.acceptor import Acceptor
 from trio_proxy.front.service import Service
 from trio_proxy.handlers.metrics import MetricsHandler
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.net.network import SocketNetwork
-from trio_proxy.net.streams import Listener, Network
+from trio_proxy.http.addresses import Address, TcpAddress
+from trio_proxy.net.dial import SocketNetwork
+from trio_proxy.net.network import Listener, Network
 from trio_proxy.server import build
-from trio_proxy.server.acceptor import Acceptor
 from trio_proxy.server.listeners import Change, Listeners, shown
 from trio_proxy.server.metrics_port import MetricsPort
 from trio_proxy.server.ratelimits import RateLimits
-from trio_proxy.settings import Settings
+from trio_proxy.settings.root import Settings
 from trio_proxy.telemetry.metrics import build_registry, render
 from trio_proxy.telemetry.stats import Stats
-from trio_proxy.upstream.cluster import Cluster
-from trio_proxy.upstream.keeper import Keeper
+from trio_proxy.upstream.pool.keeper import Keeper
+from trio_proxy.upstream.pool.pool import Pool
 
 log = logging.getLogger("trio_proxy.server")
 
@@ -71,16 +71,16 @@ class Proxy:
         self._listeners = Listeners(network)
         access = on_exchange if settings.logging.access else None
         self._telemetry = Telemetry(self.stats, access)
-        self.cluster = Cluster(
+        self.pool = Pool(
             build.DEFAULT_POOL,
-            build.cluster_plan(settings),
+            build.pool_rules(settings),
             network,
             self.stats.upstream,
             self.stats.queue_length,
         )
-        self._keeper = Keeper(self.cluster, self.stats.forget_upstream)
+        self._keeper = Keeper(self.pool, self.stats.forget_upstream)
         self._rate_limits = RateLimits()
-        plan = build.proxy_plan(settings, self.cluster, self._rate_limits)
+        plan = build.proxy_plan(settings, self.pool, self._rate_limits)
         self.service = Service(plan, self._telemetry)
         self.client_limiter = trio.CapacityLimiter(settings.limits.max_client_conns)
         registry = build_registry(self.stats)
@@ -127,11 +127,11 @@ class Proxy:
 
     async def bind(self) -> None:
         """Bind every address of the settings. Raises OSError, and then leaves none bound."""
-        found = await self.cluster.look_up(self.cluster.plan)
-        self.cluster.apply(self.cluster.plan, found)
+        found = await self.pool.look_up(self.pool.plan)
+        self.pool.apply(self.pool.plan, found)
         redis = await self._rate_limits.prepare(self.settings.rate_limit)
         self._rate_limits.apply(self.settings.rate_limit, redis)
-        self.service.plan = build.proxy_plan(self.settings, self.cluster, self._rate_limits)
+        self.service.plan = build.proxy_plan(self.settings, self.pool, self._rate_limits)
         change = await self._listeners.prepare(self.settings.listen)
         self._listeners.swap(change)
         try:
@@ -182,10 +182,10 @@ class Proxy:
             self._network.use_nameservers(self.settings.dns.nameservers)
 
     async def _reload(self, settings: Settings) -> None:
-        plan = build.cluster_plan(settings)
+        plan = build.pool_rules(settings)
         if isinstance(self._network, SocketNetwork):
             self._network.use_nameservers(settings.dns.nameservers)
-        found = await self.cluster.look_up(plan)
+        found = await self.pool.look_up(plan)
         redis = await self._rate_limits.prepare(settings.rate_limit)
         change = await self._listeners.prepare(settings.listen)
         try:
@@ -193,7 +193,7 @@ class Proxy:
         except BaseException:
             change.abandon()
             raise
-        self.cluster.apply(plan, found)
+        self.pool.apply(plan, found)
         self._rate_limits.apply(settings.rate_limit, redis)
         self._swap(settings)
         self._metrics_port.swap(settings, metrics_change)
@@ -202,7 +202,7 @@ class Proxy:
 
     def _swap(self, settings: Settings) -> None:
         self.settings = settings
-        self.service.plan = build.proxy_plan(settings, self.cluster, self._rate_limits)
+        self.service.plan = build.proxy_plan(settings, self.pool, self._rate_limits)
         self.client_limiter.total_tokens = settings.limits.max_client_conns
         self._telemetry.on_exchange = self._on_exchange if settings.logging.access else None
 

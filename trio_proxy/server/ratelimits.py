@@ -6,11 +6,11 @@ import importlib
 
 import trio
 
-from trio_proxy.contract import Handler
-from trio_proxy.handlers.ratelimit import Buckets, LocalBuckets, RateLimited
-from trio_proxy.handlers.redis_buckets import RedisBuckets
-from trio_proxy.policy.ratelimit import Rate
-from trio_proxy.settings_upstreams import RateLimitSettings
+from trio_proxy.exchange.contract import Handler
+from trio_proxy.middleware.ratelimit.ratelimit import Buckets, LocalBuckets, RateLimited
+from trio_proxy.middleware.ratelimit.redis_buckets import RedisBuckets
+from trio_proxy.policy.token_bucket import Rate
+from trio_proxy.settings.upstreams import RateLimitSettings
 
 
 class RateLimits:

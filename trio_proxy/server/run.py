@@ -13,15 +13,15 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from trio_proxy.front import connection
+from trio_proxy.codec.h1 import machine
+from trio_proxy.front import h1_session as connection
 from trio_proxy.server import garbage
 from trio_proxy.server.files import fit_to_open_files
 from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.reload import Reloadable, Reloader
 from trio_proxy.server.serving import open_proxy
-from trio_proxy.settings import Settings
+from trio_proxy.settings.root import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
-from trio_proxy.wire import machine
 
 log = logging.getLogger("trio_proxy.server")
 

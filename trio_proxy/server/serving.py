@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.net.network import SocketNetwork
-from trio_proxy.net.streams import Network
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.net.dial import SocketNetwork
+from trio_proxy.net.network import Network
 from trio_proxy.server.proxy import Proxy, check_settings
-from trio_proxy.settings import Settings
+from trio_proxy.settings.root import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
-from trio_proxy.telemetry.sinks import LoggingSink
+from trio_proxy.telemetry.outputs import LoggingSink
 
 
 @asynccontextmanager
@@ -81,4 +81,4 @@ async def serving(proxy: Proxy, *helpers: Callable[[], Awaitable[None]]) -> Asyn
             raise failure
     finally:
         proxy.close_listeners()
-        proxy.cluster.close_idle()
+        proxy.pool.close_idle()

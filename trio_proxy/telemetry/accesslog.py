@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from trio_proxy.telemetry.lines import LogFormat, json_text, json_time, text_time, to_json
 
 if TYPE_CHECKING:
-    from trio_proxy.errors import ProxyError
-    from trio_proxy.lifecycle import Exchange
+    from trio_proxy.exchange.exchange import Exchange
+    from trio_proxy.http.errors import ProxyError
 
 ACCESS_LOGGER = "trio_proxy.access"
 

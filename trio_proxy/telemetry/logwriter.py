@@ -22,9 +22,9 @@ from typing import Any
 
 import trio
 
-from trio_proxy.lifecycle import Exchange
+from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.telemetry.lines import LogFormat
-from trio_proxy.telemetry.sinks import Record, Sink, StreamSink, format_record, warning_record
+from trio_proxy.telemetry.outputs import Record, Sink, StreamSink, format_record, warning_record
 from trio_proxy.telemetry.stats import Stats
 
 #: Records waiting at most; a second's worth of a busy worker, a few megabytes.

@@ -11,11 +11,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from trio_proxy.errors import ProxyError, Reason
-from trio_proxy.lifecycle import Phase
+from trio_proxy.http.errors import ProxyError, Reason
+from trio_proxy.http.phases import Phase
 
 if TYPE_CHECKING:
-    from trio_proxy.lifecycle import Exchange, Try
+    from trio_proxy.exchange.exchange import Exchange, Try
 
 #: Upper bounds in seconds, inclusive: a cached answer takes a millisecond, a long poll minutes.
 DURATION_BUCKETS = (

@@ -9,7 +9,7 @@ import attrs
 import trio
 from attrs import define
 
-from trio_proxy.addresses import Address, parse_address
+from trio_proxy.http.addresses import Address, parse_address
 from trio_proxy.testing.pipe import Link
 
 

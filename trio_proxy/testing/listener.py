@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import trio
 
-from trio_proxy.addresses import Address
+from trio_proxy.http.addresses import Address
 from trio_proxy.testing.conditions import Faults
 from trio_proxy.testing.pipe import Gate
 from trio_proxy.testing.stream import SimStream

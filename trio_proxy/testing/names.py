@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import trio
 
-from trio_proxy.net.streams import LookupFailed, ServiceRecord
+from trio_proxy.net.network import LookupFailed, ServiceRecord
 
 
 class SimNames:

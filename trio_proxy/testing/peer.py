@@ -8,8 +8,8 @@ from types import TracebackType
 
 import trio
 
-from trio_proxy.addresses import Address
-from trio_proxy.net.streams import READ_SIZE
+from trio_proxy.exchange.streams import READ_SIZE
+from trio_proxy.http.addresses import Address
 from trio_proxy.testing.listener import SimListener
 from trio_proxy.testing.stream import SimStream
 

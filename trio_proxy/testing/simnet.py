@@ -18,7 +18,7 @@ from types import TracebackType
 
 import trio
 
-from trio_proxy.addresses import Address, TcpAddress, UnixAddress
+from trio_proxy.http.addresses import Address, TcpAddress, UnixAddress
 from trio_proxy.testing.conditions import SimConditions, as_address
 from trio_proxy.testing.listener import SimListener
 from trio_proxy.testing.names import SimNames

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import trio
 
-from trio_proxy.net.streams import PIECE_BYTES, HangupCallback
+from trio_proxy.exchange.streams import PIECE_BYTES, HangupCallback
 from trio_proxy.testing.pipe import Link, Pipe
 
 #: ``"send"``: what this end sends; ``"receive"``: what it is sent.

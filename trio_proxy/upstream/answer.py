@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import trio
 
-from trio_proxy.contract import Sink
-from trio_proxy.errors import ProtocolError, ProxyError, Reason, Source
-from trio_proxy.lifecycle import Phase
-from trio_proxy.messages import Framing
-from trio_proxy.net.streams import READ_SIZE, Stream
-from trio_proxy.net.watchdog import Watchdog
-from trio_proxy.wire.h1 import ClientWire
+from trio_proxy.codec.h1.wire import ClientWire
+from trio_proxy.exchange.contract import Sink
+from trio_proxy.exchange.streams import READ_SIZE, Stream
+from trio_proxy.exchange.watchdog import Watchdog
+from trio_proxy.http.errors import ProtocolError, ProxyError, Reason, Source
+from trio_proxy.http.messages import Framing
+from trio_proxy.http.phases import Phase
 
 
 class UpstreamReader:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from trio_proxy.contract import Sink
-from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.forwarding import HeaderRules, Origin
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.messages import Request
-from trio_proxy.wire.requests import HeadLimits
+from trio_proxy.codec.h1.requests import HeadLimits
+from trio_proxy.exchange.contract import Sink
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.http.errors import ProxyError, Reason, Source
+from trio_proxy.http.messages import Request
+from trio_proxy.policy.forwarding import HeaderRules, Origin
 
 
 class Call:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.net.streams import Stream
-from trio_proxy.net.watchdog import Watchdog
-from trio_proxy.upstream.condition import Ticket
-from trio_proxy.wire.h1 import ClientWire
-from trio_proxy.wire.requests import HeadLimits
-
-if TYPE_CHECKING:
-    from trio_proxy.upstream.pool import Upstream
+from trio_proxy.codec.h1.requests import HeadLimits
+from trio_proxy.codec.h1.wire import ClientWire
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.exchange.streams import Stream
+from trio_proxy.exchange.watchdog import Watchdog
+from trio_proxy.http.addresses import Address
+from trio_proxy.upstream.pool.condition import Condition, Ticket
 
 
 class Holder(Protocol):
@@ -29,6 +27,24 @@ class Holder(Protocol):
         ...
 
 
+class Owner(Protocol):
+    """The member of a pool that a connection belongs to."""
+
+    name: str
+    address: Address
+    host_field: bytes
+    cookie: str
+    condition: Condition
+
+    def give_back(self, connection: UpstreamConnection, now: float | None = None) -> None: ...
+
+    def give_back_unused(self, connection: UpstreamConnection) -> None: ...
+
+    def discard(self, connection: UpstreamConnection) -> None: ...
+
+    def drop_if_idle(self, connection: UpstreamConnection) -> None: ...
+
+
 class UpstreamConnection:
     """One connection, or the right to open one. It is also the borrower of its limiter token."""
 
@@ -39,7 +55,7 @@ class UpstreamConnection:
     #: What the request that holds it was let in as.
     ticket: Ticket
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Owner) -> None:
         self.upstream = upstream
         self.stream: Stream | None = None
         self.leased_at = 0.0

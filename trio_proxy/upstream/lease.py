@@ -5,20 +5,17 @@ from __future__ import annotations
 import errno
 import math
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import trio
 
-from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.lifecycle import Phase
-from trio_proxy.net.resolver import LookupFailed
-from trio_proxy.net.streams import OUT_OF_RESOURCES, Stream
+from trio_proxy.exchange.streams import Stream
+from trio_proxy.http.errors import ProxyError, Reason, Source
+from trio_proxy.http.phases import Phase
+from trio_proxy.net.dns.resolver import LookupFailed
+from trio_proxy.net.network import OUT_OF_RESOURCES
 from trio_proxy.upstream.call import Call
-from trio_proxy.upstream.connection import UpstreamConnection
-from trio_proxy.upstream.pool import Upstream
-
-if TYPE_CHECKING:
-    from trio_proxy.upstream.cluster import Cluster
+from trio_proxy.upstream.connection import Owner, UpstreamConnection
+from trio_proxy.upstream.pool.pool import Pool
 
 
 class Lease:
@@ -31,24 +28,24 @@ class Lease:
 
     __slots__ = (
         "_call",
-        "_cluster",
         "_dialling",
         "_has_failed",
         "_is_reported",
+        "_pool",
         "connection",
         "reusable",
         "turn_began",
         "upstream",
     )
 
-    def __init__(self, cluster: Cluster, call: Call, connection: UpstreamConnection) -> None:
-        self._cluster = cluster
+    def __init__(self, pool: Pool, call: Call, connection: UpstreamConnection) -> None:
+        self._pool = pool
         self._call = call
         self._is_reported = False
         self._has_failed = False
         self._dialling: trio.CancelScope | None = None
         self.connection = connection
-        self.upstream: Upstream = connection.upstream
+        self.upstream: Owner = connection.upstream
         #: When it became the upstream's turn: it has the connection, and the whole request.
         self.turn_began = connection.leased_at
         self.reusable = False
@@ -69,7 +66,7 @@ class Lease:
             if failure := watchdog.try_failure(exchange):
                 raise failure
             try:
-                stream = await self._cluster.directory.network.dial(self.upstream.address)
+                stream = await self._pool.directory.network.dial(self.upstream.address)
             except OSError as exc:
                 raise _dial_error(exc) from exc
         self._dialling = None
@@ -112,7 +109,7 @@ class Lease:
         self._has_failed = True
         now = self._call.watchdog.timers.now()
         if error.reason in _OUT_OF_TIME:
-            self._cluster.queue.served(math.inf, now)  # that long at least
+            self._pool.queue.served(math.inf, now)  # that long at least
         if error.source is Source.UPSTREAM and self._had_its_time(error, now):
             self._is_reported = True
             self.upstream.condition.failed(self.connection.ticket, error.reason.slug, now)
@@ -137,13 +134,13 @@ class Lease:
             self._report(now, has_ended_well=exc is None and not self._has_failed)
         finally:
             if self.reusable and exc is None:
-                self._cluster.give_back(self.connection, now)
+                self._pool.give_back(self.connection, now)
             else:
                 self.upstream.discard(self.connection)
 
     def _report(self, now: float, *, has_ended_well: bool) -> None:
         if has_ended_well:
-            self._cluster.queue.served(now - self.connection.leased_at, now)
+            self._pool.queue.served(now - self.connection.leased_at, now)
         elif not self._is_reported:
             self._blame_for_the_end()
         if not self._is_reported:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from trio_proxy.contract import RequestBody
-from trio_proxy.messages import Fields
-from trio_proxy.net.streams import PIECE_BYTES
-from trio_proxy.net.watchdog import Watchdog
-from trio_proxy.wire.reader import Chunk
+from trio_proxy.exchange.contract import RequestBody
+from trio_proxy.exchange.streams import PIECE_BYTES
+from trio_proxy.exchange.watchdog import Watchdog
+from trio_proxy.http.messages import Chunk, Fields
 
 C = TypeVar("C", bound=Chunk)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from trio_proxy.messages import Field, Fields, cookie_values
+from trio_proxy.http.messages import Field, Fields, cookie_values
 
 #: Bytes of the hash in a cookie; enough that two upstreams of a pool never share one.
 DIGEST_BYTES = 16

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from trio_proxy.contract import Sink
-from trio_proxy.errors import ProxyError, Reason, Source
-from trio_proxy.lifecycle import Exchange, Phase
-from trio_proxy.messages import ResponseHead
-from trio_proxy.net.streams import Stream
+from trio_proxy.codec.h1.wire import ClientWire
+from trio_proxy.exchange.contract import Sink
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.exchange.streams import Stream
+from trio_proxy.http.errors import ProxyError, Reason, Source
+from trio_proxy.http.messages import ResponseHead
+from trio_proxy.http.phases import Phase
 from trio_proxy.net.tunnel import Tunnel
 from trio_proxy.upstream.answer import truncated
-from trio_proxy.wire.h1 import ClientWire
 
 
 async def switch_protocols(

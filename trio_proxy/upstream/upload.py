@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import trio
 
-from trio_proxy.contract import RequestBody
-from trio_proxy.errors import ProxyError
-from trio_proxy.lifecycle import Exchange
-from trio_proxy.net.streams import Stream, note_piece
-from trio_proxy.net.transfer import send_all, send_borrowed, turns_for
-from trio_proxy.net.watchdog import TURNS_WITHOUT_CHECKPOINT, Watchdog
-from trio_proxy.wire.h1 import ClientWire
+from trio_proxy.codec.h1.wire import ClientWire
+from trio_proxy.exchange.contract import RequestBody
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.exchange.streams import Stream, note_piece
+from trio_proxy.exchange.transfer import send_all, send_borrowed, turns_for
+from trio_proxy.exchange.watchdog import TURNS_WITHOUT_CHECKPOINT, Watchdog
+from trio_proxy.http.errors import ProxyError
 
 
 def _nothing_is_left() -> bytes:

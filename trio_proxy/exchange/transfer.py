@@ -1,0 +1,66 @@
+"""Bytes in and out of a stream, each wait within a budget of a `Watchdog`."""
+
+from __future__ import annotations
+
+from trio_proxy.exchange.streams import PIECE_BYTES, Stream, note_piece
+from trio_proxy.exchange.watchdog import Watchdog
+
+
+async def receive_later(stream: Stream, limit: int, watchdog: Watchdog, wait: str) -> bytes:
+    """Bytes from the stream, ``b""`` at its end, within the budget named ``wait``.
+
+    For when nothing can have come yet: saves the system call that would say so. Raises OSError if
+    the transport failed. A cancellation never loses what was read.
+    """
+    while True:
+        await watchdog.wait_readable(stream, wait)
+        data = stream.receive_nowait(limit)
+        if data is not None:
+            return data
+
+
+async def send_all(
+    stream: Stream, data: bytes | bytearray | memoryview, watchdog: Watchdog, wait: str
+) -> None:
+    """Send everything; each wait for the peer to take bytes is within the budget ``wait``.
+
+    Raises OSError if the transport failed. After a cancellation an unknown part was sent.
+    """
+    sent = stream.send_nowait(data)
+    if sent == len(data):
+        await watchdog.breathe(wait)
+    else:
+        await send_rest(stream, data, sent, watchdog, wait)
+
+
+async def send_rest(
+    stream: Stream, data: bytes | bytearray | memoryview, sent: int, watchdog: Watchdog, wait: str
+) -> None:
+    """`send_all` of what is left behind the first ``sent`` bytes, which the transport has taken."""
+    with memoryview(data) as view:
+        while sent < len(view):
+            watchdog.arm(wait)
+            await stream.wait_writable()
+            if watchdog.is_over or watchdog.is_too_late:
+                await watchdog.too_late()
+            sent += stream.send_nowait(view[sent:])
+
+
+def turns_for(size: int) -> int:
+    """As how many turns a piece of that size counts: in each direction one for `PIECE_BYTES`."""
+    return max(1, size // PIECE_BYTES)
+
+
+async def send_borrowed(stream: Stream, view: memoryview, watchdog: Watchdog, wait: str) -> None:
+    """`send_all` for bytes in a buffer that others use as soon as this task waits.
+
+    What the transport does not take at once is copied; it is at most the size of that buffer.
+    """
+    size = len(view)
+    sent = stream.send_nowait(view)
+    note_piece(stream, size, sent)
+    if sent == size:
+        if watchdog.is_winded(turns_for(size)):
+            await watchdog.breathe(wait)
+    else:
+        await send_rest(stream, bytes(view[sent:]), 0, watchdog, wait)

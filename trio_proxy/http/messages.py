@@ -1,0 +1,176 @@
+"""HTTP messages as plain values: what the wire produced and what a handler pushes into a sink.
+
+Header fields are kept as an ordered sequence of ``(name, value)`` byte pairs, names with the
+letter case they arrived in: order, case and repeats of end-to-end fields are part of the message.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+Field: TypeAlias = tuple[bytes, bytes]
+Fields: TypeAlias = Sequence[Field]
+
+#: A piece of a body. A memoryview is of a shared buffer, and only valid until the next await.
+Chunk: TypeAlias = bytes | bytearray | memoryview
+
+
+class Framing(enum.Enum):
+    """How the end of a body is known (RFC 9112 §6.3)."""
+
+    NONE = "none"
+    LENGTH = "content-length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
+
+class Body:
+    """The framing of one message body; ``length`` in bytes only for `Framing.LENGTH`."""
+
+    __slots__ = ("framing", "is_empty", "length")
+
+    def __init__(self, framing: Framing, length: int = 0) -> None:
+        self.framing = framing
+        self.length = length
+        self.is_empty = not length and framing in _WITHOUT_MORE
+
+    def __repr__(self) -> str:
+        return f"<Body {self.framing.value} {self.length}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Body):
+            return NotImplemented
+        return self.framing is other.framing and self.length == other.length
+
+    def __hash__(self) -> int:
+        return hash((self.framing, self.length))
+
+
+_WITHOUT_MORE = (Framing.NONE, Framing.LENGTH)
+NO_BODY = Body(Framing.NONE)
+CHUNKED_BODY = Body(Framing.CHUNKED)
+CLOSE_DELIMITED_BODY = Body(Framing.CLOSE)
+
+
+class Request:
+    """A request head that passed the strict checks.
+
+    ``target`` is in origin-form or ``*``; an absolute-form target was rewritten. ``host`` is the
+    authority that the client asked for, empty only for HTTP/1.0. ``version`` is ``b"1.0"`` or
+    ``b"1.1"``. ``options`` are the members of Connection, in lower case, and ``via`` the values of
+    Via. ``upgrade`` is the protocol asked for, empty when none may be switched to.
+    """
+
+    __slots__ = (
+        "body",
+        "expects_continue",
+        "fields",
+        "host",
+        "keep_alive",
+        "method",
+        "options",
+        "target",
+        "upgrade",
+        "version",
+        "via",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        version: bytes,
+        host: bytes,
+        fields: Fields,
+        body: Body,
+        keep_alive: bool,
+        options: Sequence[bytes] = (),
+        via: Sequence[bytes] = (),
+        expects_continue: bool = False,
+        upgrade: bytes = b"",
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.host = host
+        self.fields = fields
+        self.body = body
+        self.keep_alive = keep_alive
+        self.options = options
+        self.via = via
+        self.expects_continue = expects_continue
+        self.upgrade = upgrade
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method!r} {self.target!r} {self.version!r} {self.body!r}>"
+
+
+class ResponseHead:
+    """A final or interim response head.
+
+    ``body`` tells how the sender delimits what follows; ``declared_length`` is its Content-Length,
+    which an answer to HEAD or a 304 can have without a body. ``options`` are the members of
+    Connection, in lower case.
+    """
+
+    __slots__ = (
+        "body",
+        "declared_length",
+        "fields",
+        "keep_alive",
+        "options",
+        "reason",
+        "status",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(
+        self,
+        status: int,
+        fields: Fields,
+        reason: bytes = b"",
+        version: bytes = b"1.1",
+        body: Body = NO_BODY,
+        declared_length: int | None = None,
+        keep_alive: bool = True,
+        options: Sequence[bytes] = (),
+        upgrade: bytes = b"",
+    ) -> None:
+        self.status = status
+        self.fields = fields
+        self.reason = reason
+        self.version = version
+        self.body = body
+        self.declared_length = declared_length
+        self.keep_alive = keep_alive
+        self.options = options
+        self.upgrade = upgrade
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead {self.status} {self.body!r}>"
+
+
+def first_value(fields: Iterable[Field], lower_name: bytes) -> bytes | None:
+    """The value of the first field of that (lower-case) name, or None."""
+    for name, value in fields:
+        if name.lower() == lower_name:
+            return value
+    return None
+
+
+def cookie_values(fields: Iterable[Field], prefix: bytes) -> Iterator[bytes]:
+    """The cookies whose ``NAME=`` is the prefix (RFC 6265 §4.2); there may be several (§5.4)."""
+    for name, value in fields:
+        if name.lower() == b"cookie":
+            for pair in value.split(b";"):
+                cookie = pair.strip(b" \t")
+                if cookie.startswith(prefix):
+                    yield cookie[len(prefix) :]
+
+
+def list_members(value: bytes) -> list[bytes]:
+    """The non-empty members of a comma-separated list, in lower case (RFC 9110 §5.6.1)."""
+    return [member for raw in value.lower().split(b",") if (member := raw.strip(b" \t"))]

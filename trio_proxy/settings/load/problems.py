@@ -1,0 +1,147 @@
+"""What is wrong with a configuration, as lines that name file, key path and expectation."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, cast, get_args
+
+import attrs
+from attrs import frozen
+from cattrs import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError
+from cattrs.errors import IterableValidationError
+
+from trio_proxy.settings.root import Settings
+from trio_proxy.settings.table import SettingError, quote, table_of
+
+#: Keys of the published format whose behaviour does not exist yet: refused, never ignored.
+#: A key that comes to life leaves this table.
+NOT_SUPPORTED: dict[type, frozenset[str]] = {
+    Settings: frozenset({"pools", "routes", "listeners"}),
+}
+
+
+@frozen
+class Problem:
+    """One mistake. ``file`` is a path, ``environment`` or ``command line``; ``path`` may be ""."""
+
+    file: str
+    path: str
+    message: str
+    expected: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}: {self.path}" if self.path else self.file
+        return f"{where}: {self.message} ({self.expected})"
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used, with all of its problems; ``str()`` has one a line."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+def problems_in(error: BaseValidationError, source: str) -> Iterator[Problem]:
+    """The leaves of a tree of cattrs errors, each with its path from the root of the file."""
+    # A rule between keys is checked again beside single faults, so it may be there twice.
+    return iter(dict.fromkeys(_walk(error, source, "")))
+
+
+def _walk(error: BaseValidationError, source: str, path: str) -> Iterator[Problem]:
+    for exc, step in _steps(error):
+        match exc:
+            case BaseValidationError():
+                yield from _walk(exc, source, path + step)
+            case ForbiddenExtraKeysError():
+                for key in sorted(exc.extra_fields):
+                    yield _unknown(source, path, exc.cl, key)
+            case SettingError():
+                # A validator names its key; what structures a value leaves that to cattrs.
+                where = _join(path, exc.key) if exc.key else path + step
+                yield Problem(source, where.lstrip("."), exc.wrong, exc.expected)
+            case KeyError() if isinstance(error, ClassValidationError):
+                yield _missing(source, path, error.cl, step.lstrip("."))
+            case _:
+                raise exc
+
+
+def _steps(error: BaseValidationError) -> Iterator[tuple[Exception, str]]:
+    """Each error of a group with the step that leads to it: ``.name``, ``[index]`` or nothing."""
+    if isinstance(error, ClassValidationError):
+        named, others = error.group_exceptions()
+        yield from ((exc, f".{note.name}") for exc, note in named)
+    else:
+        assert isinstance(error, IterableValidationError)
+        indexed, others = error.group_exceptions()
+        yield from ((exc, f"[{note.index}]") for exc, note in indexed)
+    yield from ((exc, "") for exc in others)
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}".lstrip(".")
+
+
+def _missing(source: str, path: str, table: type, key: str) -> Problem:
+    metadata = attrs.fields_dict(table)[key].metadata
+    return Problem(source, _join(path, key), "is missing", metadata["expected"])
+
+
+def _unknown(source: str, path: str, table: type, key: str) -> Problem:
+    where = _join(path, _key(key))
+    if key in NOT_SUPPORTED.get(table, ()):
+        return Problem(source, where, "is not supported by this version", "expected to be left out")
+    known = [each.name for each in attrs.fields(table)]
+    elsewhere = _elsewhere(key)
+    # A key that is right elsewhere is a better guess than one that looks a little like it.
+    alike = _alike(key, known, cutoff=0.75 if elsewhere else 0.6)
+    guesses = [guess for guess in (_either(map(quote, alike)), elsewhere) if guess]
+    expected = f"expected one of {', '.join(known)}"
+    if guesses:
+        expected = f"did you mean {', or '.join(guesses)}?"
+    return Problem(source, where, "is not a known key", expected)
+
+
+def _alike(key: str, known: list[str], *, cutoff: float) -> list[str]:
+    """Those that were begun but not finished, else the one that is written most like it."""
+    begun = [each for each in known if key and each.startswith(key)]
+    return begun or difflib.get_close_matches(key[:100], known, n=1, cutoff=cutoff)
+
+
+def _elsewhere(key: str) -> str:
+    """The key where it would be right: it often stands below the wrong table's header."""
+    headers = []
+    for name, each in attrs.fields_dict(attrs.resolve_types(Settings)).items():
+        table, header = _table_below(name, each.type)
+        if name == key:
+            return header or f"{quote(key)} before the first table"
+        if table is not None and key in attrs.fields_dict(table):
+            headers.append(header)
+    return f"{quote(key)} in {_either(headers)}" if headers else ""
+
+
+def _table_below(name: str, kind: Any) -> tuple[type[attrs.AttrsInstance] | None, str]:
+    """The settings class below the header of that name, and the header; None and "" if neither."""
+    if table := table_of(kind):
+        return cast("type[attrs.AttrsInstance]", table), f"[{name}]"
+    if table := table_of(get_args(kind)[0]) if get_args(kind) else None:
+        return cast("type[attrs.AttrsInstance]", table), f"[[{name}]]"
+    return None, ""
+
+
+def _either(words: Iterable[str]) -> str:
+    return " or ".join(", ".join(words).rsplit(", ", 1))
+
+
+def _key(key: str) -> str:
+    """A key as TOML writes it, so that any key is one word on one line."""
+    return key if _BARE_KEY.fullmatch(key) else json.dumps(key)
+
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")

@@ -1,0 +1,74 @@
+"""What of a request a hashing policy goes by (nginx: ``hash KEY``, ``ip_hash``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from trio_proxy.http.messages import Request, cookie_values, first_value
+from trio_proxy.policy.forwarding import Origin
+from trio_proxy.policy.hashing import hash_of
+
+KeyOf: TypeAlias = Callable[[Request, Origin], int]
+
+
+def key_reader(policy: str, key: str) -> KeyOf:
+    """The function that gives a request's 64-bit key; 0 for policies that need none.
+
+    ``key`` is that of the ``[balance]`` table. ``ip_hash`` goes by the whole client address (nginx
+    takes three octets of an IPv4 one, which sends a whole office to one upstream).
+    """
+    if policy == "ip_hash":
+        return _READERS["client_ip"]
+    if policy != "hash":
+        return _no_key
+    kind, _, name = key.partition(":")
+    if kind == "header":
+        return _header(name.lower().encode())
+    if kind == "cookie":
+        return _cookie(name.encode() + b"=")
+    return _READERS[key]
+
+
+def _no_key(request: Request, origin: Origin) -> int:
+    return 0
+
+
+def _client_ip(request: Request, origin: Origin) -> int:
+    return hash_of(origin.client_ip.encode())
+
+
+def _path(request: Request, origin: Origin) -> int:
+    return hash_of(request.target.partition(b"?")[0])
+
+
+def _uri(request: Request, origin: Origin) -> int:
+    return hash_of(request.target)
+
+
+def _host(request: Request, origin: Origin) -> int:
+    return hash_of(request.host.lower())
+
+
+_READERS: dict[str, KeyOf] = {
+    "client_ip": _client_ip,
+    "path": _path,
+    "uri": _uri,
+    "host": _host,
+}
+
+
+def _header(name: bytes) -> KeyOf:
+    def read(request: Request, origin: Origin) -> int:
+        value = first_value(request.fields, name)
+        return _client_ip(request, origin) if value is None else hash_of(value)
+
+    return read
+
+
+def _cookie(prefix: bytes) -> KeyOf:
+    def read(request: Request, origin: Origin) -> int:
+        value = next(cookie_values(request.fields, prefix), None)
+        return _client_ip(request, origin) if value is None else hash_of(value)
+
+    return read
