@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import math
 
+from trio_proxy.http.client import Client
 from trio_proxy.http.messages import NO_BODY, Field, Request
 from trio_proxy.policy.crossing import upstream_fields
-from trio_proxy.policy.forwarding import HeaderRules, Origin, origin_of
+from trio_proxy.policy.forwarding import HeaderRules, client_of, trace_id_of
 
 UNTRUSTING = HeaderRules()
 TRUSTING = HeaderRules(
@@ -35,9 +36,9 @@ def request_with(*fields: Field, **attributes: object) -> Request:
     return Request(**(facts | attributes))
 
 
-def origin(request: Request, peer: str = CLIENT, rules: HeaderRules = TRUSTING) -> Origin:
+def client(request: Request, peer: str = CLIENT, rules: HeaderRules = TRUSTING) -> Client:
     """Where the request comes from, with the trust that the rules put in the peer."""
-    return origin_of(request, peer, rules, trusted=rules.trusts(peer))
+    return client_of(request, peer, rules, trusted=rules.trusts(peer))
 
 
 def sent(
@@ -51,8 +52,9 @@ def sent(
     request = request_with(*fields, **attributes)
     return upstream_fields(
         request,
-        origin(request, peer, rules),
+        client(request, peer, rules),
         rules,
+        trace_id=trace_id_of(request, trusted=rules.trusts(peer)),
         upstream_host=b"up.example:81",
         remaining_seconds=remaining,
     )

@@ -118,7 +118,7 @@ def assert_usable(found: Settings) -> None:
     """What a file may say can be built, and said again by a program."""
     assert attrs.evolve(found) == found
     build.pool_rules(found)
-    build.wait_budgets(found)
+    build.budgets(found)
     build.header_rules(found)
     build.head_limits(found)
     trio.run(RateLimits().prepare, found.rate_limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from crossing import CLIENT, PROXY, TRUSTING, UNTRUSTING, origin, request_with, sent, values
+from crossing import CLIENT, PROXY, TRUSTING, UNTRUSTING, client, request_with, sent, values
 
 from trio_proxy.policy.forwarding import HeaderRules
 
@@ -80,7 +80,7 @@ def test_the_real_address_is_the_nearest_that_is_no_trusted_proxy(
 ) -> None:
     """Read from the right; what is no address ends the search (nginx: real_ip_recursive)."""
     request = request_with((b"X-Forwarded-For", chain))
-    assert origin(request, PROXY).client_ip == expected
+    assert client(request, PROXY).address == expected
     fields = sent((b"X-Forwarded-For", chain), peer=PROXY)
     assert values(fields, b"X-Real-IP") == [expected.encode()]
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_proxy.exchange.deadlines import Deadlines
 from trio_proxy.exchange.exchange import Exchange
-from trio_proxy.exchange.timers import Timers
-from trio_proxy.exchange.watchdog import Watchdog
+from trio_proxy.http.client import Client
 from trio_proxy.http.errors import ProxyError, Reason, Source
-from trio_proxy.http.messages import NO_BODY, Field, Request
+from trio_proxy.http.messages import NO_BODY, Field, Request, ResponseHead
 from trio_proxy.http.phases import Phase
 from trio_proxy.middleware.ratelimit.ratelimit import (
     MAX_KEY_BYTES,
@@ -24,7 +21,6 @@ from trio_proxy.middleware.ratelimit.ratelimit import (
     header_key,
     key_maker,
 )
-from trio_proxy.policy.forwarding import Origin
 from trio_proxy.policy.token_bucket import Grant, Rate, rate_limit_fields
 
 RATE = Rate(10, 5)
@@ -36,8 +32,8 @@ def make_request(*fields: Field) -> Request:
     return Request(b"GET", b"/", b"1.1", b"a.test", fields, NO_BODY, keep_alive=True)
 
 
-def from_client(client_ip: str) -> Origin:
-    return Origin(client_ip, "id", b"", b"http", b"a.test", trusted=False)
+def from_client(client_ip: str) -> Client:
+    return Client(client_ip, b"", b"http", b"a.test", is_trusted=False)
 
 
 @pytest.mark.parametrize(
@@ -109,9 +105,9 @@ def test_the_global_key_is_the_same_for_everybody() -> None:
 
 def test_keys_of_different_kinds_never_meet() -> None:
     """They may be in one store."""
-    request, origin = make_request((b"Client_ip", b"192.0.2.1")), from_client("192.0.2.1")
+    request, client = make_request((b"Client_ip", b"192.0.2.1")), from_client("192.0.2.1")
     kinds = ("client_ip", "global", "header:client_ip", "header:other")
-    assert len({key_maker(kind)(request, origin) for kind in kinds}) == len(kinds)
+    assert len({key_maker(kind)(request, client) for kind in kinds}) == len(kinds)
 
 
 @pytest.mark.parametrize("key", ["", "header:", "header", "cookie:a", "client_ip:a"])
@@ -134,36 +130,51 @@ class FixedBuckets:
 
 
 class NotedHandler:
-    """Notes the requests that it gets."""
+    """Notes the requests that it gets, and answers with these fields."""
+
+    def __init__(self, *fields: Field) -> None:
+        self.requests: list[Request] = []
+        self._fields = fields
+
+    async def handle(self, exchange: Any, request: Request, sink: Any) -> None:
+        self.requests.append(request)
+        sink.start(ResponseHead(200, list(self._fields)))
+
+
+class NotedSink:
+    """Notes the fields of the answer."""
 
     def __init__(self) -> None:
-        self.requests: list[Request] = []
+        self.fields: list[Field] = []
 
-    async def handle(self, exchange: Any, request: Request, origin: Any, sink: Any) -> None:
-        self.requests.append(request)
+    def start(self, head: ResponseHead) -> None:
+        self.fields = list(head.fields)
 
 
 async def send(
-    limited: RateLimited, client_ip: str = "192.0.2.1", fields: tuple[Field, ...] = ()
+    limited: RateLimited,
+    handler: NotedHandler,
+    client_ip: str = "192.0.2.1",
+    fields: tuple[Field, ...] = (),
 ) -> tuple[Exchange, list[Field], ProxyError | None]:
-    """The exchange, the fields for the answer, and the refusal."""
+    """The exchange, the fields of the answer, and the refusal."""
     exchange = Exchange(started_at=0, started_wall=0, peer=client_ip)
-    sink: Any = SimpleNamespace(
-        extra_fields=[(b"Other", b"field")], watchdog=Watchdog(Deadlines({}), Timers())
-    )
+    exchange.client = from_client(client_ip)
+    sink: Any = NotedSink()
     try:
-        await limited.handle(exchange, make_request(*fields), from_client(client_ip), sink)
+        await limited.handle(exchange, make_request(*fields), sink, handler.handle)
     except ProxyError as exc:
-        return exchange, sink.extra_fields, exc
-    return exchange, sink.extra_fields, None
+        return exchange, sink.fields, exc
+    return exchange, sink.fields, None
 
 
 async def test_an_allowed_request_goes_on_to_the_handler_with_the_fields_added() -> None:
     """Others' fields for the answer stay."""
-    handler, buckets = NotedHandler(), FixedBuckets(ALLOWED)
-    _, fields, error = await send(RateLimited(handler, buckets, RATE, "client_ip"))
+    handler, buckets = NotedHandler((b"Other", b"field")), FixedBuckets(ALLOWED)
+    exchange, fields, error = await send(RateLimited(buckets, RATE, "client_ip"), handler)
     assert error is None
     assert fields == [(b"Other", b"field"), *rate_limit_fields(RATE, ALLOWED)]
+    assert exchange.refusal_fields == rate_limit_fields(RATE, ALLOWED)
     assert buckets.keys == [b"client_ip:192.0.2.1"]
     assert len(handler.requests) == 1
 
@@ -171,14 +182,12 @@ async def test_an_allowed_request_goes_on_to_the_handler_with_the_fields_added()
 async def test_a_refused_request_ends_there_and_is_told_when_to_come_again() -> None:
     """With the fields, and as the client's failure."""
     handler = NotedHandler()
-    exchange, fields, error = await send(
-        RateLimited(handler, FixedBuckets(REFUSED), RATE, "global")
-    )
+    exchange, _, error = await send(RateLimited(FixedBuckets(REFUSED), RATE, "global"), handler)
     assert error is not None
     assert (error.source, error.reason) == (Source.CLIENT, Reason.RATE_LIMITED)
     assert error.retry_after == REFUSED.retry_after
     assert error.phase is exchange.phase is Phase.REQUEST_FILTER
-    assert fields[1:] == rate_limit_fields(RATE, REFUSED)
+    assert exchange.refusal_fields == rate_limit_fields(RATE, REFUSED)
     assert handler.requests == []
 
 
@@ -186,10 +195,10 @@ async def test_refusals_are_logged_by_name_once_a_second_without_the_fields_valu
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A field's value may be a credential."""
-    limited = RateLimited(NotedHandler(), FixedBuckets(REFUSED), RATE, "header:X-Api-Key")
+    limited = RateLimited(FixedBuckets(REFUSED), RATE, "header:X-Api-Key")
     with caplog.at_level(logging.WARNING):
         for _ in range(10):
-            await send(limited, fields=((b"X-Api-Key", b"secret"),))
+            await send(limited, NotedHandler(), fields=((b"X-Api-Key", b"secret"),))
     (record,) = caplog.records
     assert record.getMessage() == (
         "rate limit by header:X-Api-Key reached, of 192.0.2.1: request refused"

@@ -7,6 +7,7 @@ import trio
 from scenario import now_ms, only
 from world import METRICS, settings_for, world
 
+from trio_proxy.exchange.deadlines import Wait
 from trio_proxy.handlers.metrics import MetricsHandler
 from trio_proxy.server import build
 from trio_proxy.settings import Limits, Timeouts
@@ -30,5 +31,6 @@ async def test_an_idle_connection_to_the_metrics_port_ends_soon(timeouts: Timeou
 def test_no_wait_on_the_metrics_port_is_longer_than_10_seconds(limits: Limits) -> None:
     settings = settings_for(timeouts=only(head_ms=300), limits=limits)
     plan = build.metrics_plan(settings, MetricsHandler(lambda accept: (b"", "")))
-    assert max(plan.seconds.values()) <= 10
-    assert plan.seconds["head"] == 0.3
+    budgets = plan.budgets
+    assert max(*budgets.waits, budgets.total, budgets.try_, budgets.idle) <= 10
+    assert budgets.of(Wait.HEAD) == 0.3

@@ -19,10 +19,9 @@ from trio_proxy.front.h1_sink import H1Sink
 from trio_proxy.http.errors import ProtocolError, ProxyError
 from trio_proxy.net.tunnel import Tunnel
 from trio_proxy.settings import LoggingSettings, Retry
-from trio_proxy.upstream.attempt import UpstreamExchange
-from trio_proxy.upstream.call import Call
-from trio_proxy.upstream.lease import Lease
-from trio_proxy.upstream.retry import Attempts
+from trio_proxy.upstream.attempt import Attempt
+from trio_proxy.upstream.retry import Retrier
+from trio_proxy.upstream.session import Slot
 from trio_proxy.upstream.upload import Upload
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
@@ -87,8 +86,8 @@ async def _answer(w: World, client: Speaker, kind: str) -> None:
 
 #: What one exchange is made of; the world around it may end in whatever way.
 OF_AN_EXCHANGE = (
-    *(Attempts, Call, Exchange, H1Sink, Lease, ProtocolError, ProxyError, Tunnel, Try),
-    *(Upload, UpstreamExchange),
+    *(Retrier, Exchange, H1Sink, Slot, ProtocolError, ProxyError, Tunnel, Try),
+    *(Upload, Attempt),
 )
 
 

@@ -58,7 +58,8 @@ async def test_a_storm_of_30_s_is_held_by_the_budget(
     shares = [outcomes_at(w, number).total() for number in range(3)]
     assert max(shares) - min(shares) <= 0.1 * sum(shares)
     given_up = Counter(exchange.not_retried for exchange in w.exchanges)
-    assert given_up.keys() <= {"budget", "attempts"}
+    # An upstream that took too long is not asked again, so three tries are all that there can be.
+    assert given_up.keys() <= {"budget", "attempts", "no_upstream"}
     assert given_up["budget"] >= 280
 
 

@@ -12,11 +12,11 @@ import pytest
 from trio_proxy.http.addresses import TcpAddress
 from trio_proxy.http.errors import ProxyError
 from trio_proxy.policy.breaker import BreakerRules
-from trio_proxy.upstream.connection import UpstreamConnection
 from trio_proxy.upstream.pool.member import Member
 from trio_proxy.upstream.pool.picker import Choice
 from trio_proxy.upstream.pool.pool import Pool
 from trio_proxy.upstream.pool.rules import HealthRules, MemberRules, PoolRules
+from trio_proxy.upstream.session import Slot
 
 BREAKER = BreakerRules(
     window_seconds=10.0, min_requests=3, error_percent=50, open_seconds=2.0, half_open_requests=1
@@ -87,25 +87,25 @@ class Play:
         self.pool = Pool("play", plan, SimpleNamespace(), lambda _: gauges(), {})
         self.pool.apply(plan, {})
         self.onlooker = self.pool._picker.balancer = Onlooker()
-        self.leased: list[UpstreamConnection] = []
+        self.leased: list[Slot] = []
 
     def begin(self) -> None:
         holder: Any = SimpleNamespace()
         try:
-            connection = self.pool._maybe_assign(holder, Choice(), self.now)
+            slot = self.pool._maybe_assign(holder, Choice(), self.now)
         except ProxyError:
             return
-        if connection is not None:
-            if connection.stream is None:
+        if slot is not None:
+            if slot.session.stream is None:
                 stream: Any = Wire()
-                connection.opened(stream)
-            self.leased.append(connection)
+                slot.session.opened(stream)
+            self.leased.append(slot)
 
     def end(self) -> None:
         if not self.leased:
             return
-        connection = self.leased.pop(self.random.randrange(len(self.leased)))
-        condition, ticket = connection.upstream.condition, connection.ticket
+        slot = self.leased.pop(self.random.randrange(len(self.leased)))
+        condition, ticket = slot.upstream.condition, slot.ticket
         outcome = self.random.random()
         if outcome < 0.4:
             condition.answered(ticket, 200, self.now)
@@ -116,9 +116,9 @@ class Play:
         else:
             condition.abandoned(ticket, self.now)
         if self.random.random() < 0.7:
-            self.pool.give_back(connection)
+            self.pool.give_back(slot)
         else:
-            connection.upstream.discard(connection)
+            slot.upstream.discard(slot)
 
     def hang_up(self) -> None:
         member = self.random.choice(self.pool.members)
@@ -144,7 +144,7 @@ class Play:
         """Ask every upstream, and compare."""
         picker = self.pool._picker
         for member in self.pool.members:
-            has_room = bool(member._idle) or member.limiter.available_tokens > 0
+            has_room = bool(member._with_room) or member.limiter.available_tokens > 0
             assert (member.has_room, member.is_ready) == (
                 has_room,
                 has_room and member.condition.is_fit,

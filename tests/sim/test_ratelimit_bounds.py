@@ -9,13 +9,10 @@ from limiting import get, limit, status_of, statuses
 from scenario import only, until_ms
 from world import CLIENT, World, world
 
-from trio_proxy.exchange.deadlines import Deadlines
 from trio_proxy.exchange.exchange import Exchange
-from trio_proxy.exchange.timers import Timers
-from trio_proxy.exchange.watchdog import Watchdog
+from trio_proxy.http.client import Client
 from trio_proxy.http.errors import ProxyError
-from trio_proxy.http.messages import NO_BODY, Field, Request
-from trio_proxy.policy.forwarding import Origin
+from trio_proxy.http.messages import NO_BODY, Request
 from trio_proxy.server.ratelimits import RateLimits
 from trio_proxy.settings import HeaderSettings, RateLimitSettings
 
@@ -57,21 +54,12 @@ async def test_the_table_is_empty_again_some_time_after_a_flood() -> None:
         assert "keys=1/100000" in repr(w.proxy.service.plan.handler)
 
 
-class FakeSink:
-    """As much of a sink as the limit touches: a hundred thousand connections take too long."""
-
-    watchdog = Watchdog(Deadlines({}), Timers())
-
-    def __init__(self) -> None:
-        self.extra_fields: list[Field] = []
-
-
 class Upstream:
     """Counts what is let through."""
 
     requests = 0
 
-    async def handle(self, exchange: Any, request: Any, origin: Any, sink: Any) -> None:
+    async def handle(self, exchange: Any, request: Any, sink: Any) -> None:
         self.requests += 1
 
 
@@ -84,14 +72,17 @@ def limited(settings: RateLimitSettings, handler: Any) -> Any:
 
 #: What a hundred thousand requests have in common.
 REQUEST = Request(b"GET", b"/", b"1.1", b"a", (), NO_BODY, keep_alive=True)
-EXCHANGE = Exchange(started_at=0, started_wall=0, peer=EDGE)
 
 
 async def ask(handler: Any, client_ip: str) -> int:
-    """The status of one request of a client, handed to the limit itself."""
-    origin = Origin(client_ip, "id", b"", b"http", b"a", trusted=False)
+    """The status of one request of a client, handed to the limit itself.
+
+    A hundred thousand connections take too long.
+    """
+    exchange, sink = Exchange(started_at=0, started_wall=0, peer=EDGE), object()
+    exchange.client = Client(client_ip, b"", b"http", b"a", is_trusted=False)
     try:
-        await handler.handle(EXCHANGE, REQUEST, origin, FakeSink())
+        await handler.handle(exchange, REQUEST, sink)
     except ProxyError as exc:
         return exc.status
     return 200

@@ -12,6 +12,7 @@ from failing import (
     log_tail,
     outcomes,
     play,
+    play_together,
     requests_of_each,
     steady,
     tries,
@@ -38,20 +39,45 @@ A, B = ("10.1.0.1:9000", "10.1.0.2:9000")
 
 
 async def test_the_total_deadline_spans_all_tries_and_pauses() -> None:
-    """Two read deadlines of 400 ms and their pauses, and 162.5 ms of a third; 504 at total_ms."""
-    budgets = only(read_ms=400, total_ms=1000)
-    async with world(upstreams=steady(1), retry=tries(9), timeouts=budgets) as w:
+    """A pause of 12.5 ms, a read deadline of 400 ms and part of another; 504 at total_ms."""
+    budgets = only(read_ms=400, total_ms=700)
+    async with world(upstreams=steady(3), retry=tries(9), timeouts=budgets) as w:
         fix_jitter(w)
-        came_at = play(w.upstreams[0], HANG, HANG, HANG)
+        came_at = play_together(w.upstreams, HANG, HANG, HANG)
         response = await (await w.client()).ask(GET)
-        assert now_ms() == 1000
-        assert came_at == [0, 412.5, 837.5]
+        assert now_ms() == 700
+        assert came_at == [0, 400]
         assert response.body == b"504 Gateway Timeout: total deadline passed (phase: await_head)\n"
     failed = w.exchanges[0]
     assert ending(failed) == (504, Reason.TOTAL_TIMEOUT, Source.UPSTREAM, Phase.AWAIT_HEAD)
-    assert outcomes(failed) == [(0, "read_timeout"), (0, "read_timeout"), (0, "total_timeout")]
+    assert outcomes(failed) == [(0, "read_timeout"), (1, "total_timeout")]
     assert timeouts(w) == {"total": 1}
-    assert errors_of_each(w) == [{"timeout": 3}]
+    assert errors_of_each(w) == [{"timeout": 1}, {"timeout": 1}, {}]
+
+
+@pytest.mark.parametrize("deadline", ["connect", "read", "try"])
+async def test_a_sole_upstream_that_took_too_long_is_not_asked_again(deadline: str) -> None:
+    """That would only double the wait; one that fails in another way is."""
+    budgets = only(**{f"{deadline}_ms": 400}) if deadline != "try" else only()
+    retry = tries(3, try_timeout_ms=400 if deadline == "try" else 0)
+    async with world(upstreams=steady(1), retry=retry, timeouts=budgets) as w:
+        fix_jitter(w)
+        if deadline == "connect":
+            w.net.blackhole(w.upstreams[0].name)
+        play(w.upstreams[0], HANG)
+        assert (await (await w.client()).ask(GET)).status == 504
+        assert now_ms() == 400
+    assert outcomes(w.exchanges[0]) == [(0, f"{deadline}_timeout")]
+    assert w.exchanges[0].not_retried == "no_upstream"
+
+
+async def test_of_two_upstreams_that_take_too_long_each_is_asked_once() -> None:
+    """However many attempts there may be."""
+    async with world(upstreams=steady(2), retry=tries(9), timeouts=only(read_ms=400)) as w:
+        play_together(w.upstreams, HANG, HANG, HANG)
+        assert (await (await w.client()).ask(GET)).status == 504
+        assert now_ms() == 800
+    assert outcomes(w.exchanges[0]) == [(0, "read_timeout"), (1, "read_timeout")]
 
 
 async def test_the_deadline_of_a_try_lies_within_the_total_one() -> None:
@@ -92,18 +118,15 @@ async def test_a_try_that_ends_with_the_total_deadline_is_the_last() -> None:
 
 async def test_no_pause_ends_beyond_the_total_deadline() -> None:
     """10 ms are left and the pause would be 12.5 ms: the failure is told at once."""
-    budgets = only(read_ms=400, total_ms=410)
-    async with world(upstreams=steady(1), retry=tries(2), timeouts=budgets) as w:
+    async with world(upstreams=steady(1), retry=tries(2), timeouts=only(total_ms=10)) as w:
         fix_jitter(w)
-        play(w.upstreams[0], HANG)
+        play(w.upstreams[0], RESET)
         response = await (await w.client()).ask(GET)
-        assert now_ms() == 400
-        assert response[b"proxy-status"] == b"trio-proxy; error=connection_read_timeout"
-    assert log_tail(w.exchanges[0]) == (
-        "tries=1 phase=await_head error=read_timeout"
-        ' detail="read deadline of 400 ms passed" not_retried=deadline'
-        " tried=10.1.0.1:9000:read_timeout"
-    )
+        assert now_ms() == 0
+        assert response[b"proxy-status"] == b"trio-proxy; error=connection_terminated"
+    line = log_tail(w.exchanges[0])
+    assert line.startswith("tries=1 phase=await_head error=connection_reset")
+    assert line.endswith(" not_retried=deadline tried=10.1.0.1:9000:connection_reset")
 
 
 async def test_the_total_deadline_passes_while_a_retry_waits_in_the_queue() -> None:

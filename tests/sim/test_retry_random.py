@@ -250,6 +250,9 @@ def check_obstacle(plan: Plan, exchange: Exchange, tries: int) -> None:
             assert request.size > plan.replay_bytes
         case "deadline":
             assert exchange.ended_at - exchange.started_at > 2.7
+        case "no_upstream":
+            assert exchange.tries[-1].outcome.endswith("_timeout")
+            assert len({one.upstream for one in exchange.tries}) == len(plan.scripts)
         case other:
             assert other == "budget"
             assert len(plan.requests) * (plan.attempts - 1) > 10

@@ -117,10 +117,11 @@ async def explode(*args: object) -> None:
     raise RuntimeError("secret")
 
 
-class Exploding(dict[str, float]):
+class Exploding:
     """Budgets that nobody can read."""
 
-    def __getitem__(self, wait: str) -> float:
+    @property
+    def idle(self) -> float:
         raise RuntimeError("secret")
 
 
@@ -129,7 +130,7 @@ async def test_an_error_in_a_connection_does_not_end_the_server() -> None:
     async with world(errors_in_log=True) as w:
         w.upstreams[0].serve()
         service = w.proxy.service
-        plan, service.plan = service.plan, evolve(service.plan, seconds=Exploding())
+        plan, service.plan = service.plan, evolve(service.plan, budgets=Exploding())
         broken = await w.client()
         assert await broken.receive_all() == b""
         service.plan = plan

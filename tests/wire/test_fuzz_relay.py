@@ -31,7 +31,7 @@ from trio_proxy.policy.crossing import (
     trailer_fields,
     upstream_fields,
 )
-from trio_proxy.policy.forwarding import HeaderRules, origin_of
+from trio_proxy.policy.forwarding import HeaderRules, client_of
 
 RULES = HeaderRules()
 FRAMING_NAMES = (b"content-length", b"transfer-encoding")
@@ -42,9 +42,14 @@ HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 def forwarded(request: Request) -> list[Field]:
     """The fields that go to the upstream, from a client that nobody trusts."""
-    origin = origin_of(request, "192.0.2.1", RULES, trusted=False)
+    client = client_of(request, "192.0.2.1", RULES, trusted=False)
     return upstream_fields(
-        request, origin, RULES, upstream_host=b"up.example", remaining_seconds=math.inf
+        request,
+        client,
+        RULES,
+        trace_id="trace",
+        upstream_host=b"up.example",
+        remaining_seconds=math.inf,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from wire_conversation import (
@@ -246,6 +247,18 @@ def test_whether_a_client_can_tell_the_end_of_a_response_from_a_close(
     assert served(request_head).can_keep_alive(response) is expected
 
 
+def refusal(wire: ServerWire, status: int, reason: bytes, body: bytes, **more: Any) -> bytes:
+    """A whole answer of the proxy's own, as its bytes."""
+    wire.start_response_anew()
+    framing = Body(Framing.LENGTH, len(body)) if more.pop("has_body", True) else NO_BODY
+    fields = more.pop("fields", [])
+    head = ResponseHead(status, fields, reason, body=framing, declared_length=len(body))
+    parts = [wire.encode_head(head, **more)]
+    if not framing.is_empty:
+        parts += wire.encode_data(body)
+    return b"".join([*parts, wire.encode_end()])
+
+
 @pytest.mark.parametrize(
     ("request_head", "keep_alive", "extra", "body"),
     [
@@ -260,8 +273,10 @@ def test_a_refusal_is_one_whole_response(
     request_head: bytes, keep_alive: bool, extra: bytes, body: bytes
 ) -> None:
     """With its length; an answer to HEAD only tells it."""
-    refusal = ResponseHead(503, [(b"X", b"1")], b"Busy")
-    sent = served(request_head).encode_refusal(refusal, b"no", keep_alive=keep_alive)
+    wire, fields = served(request_head), [(b"X", b"1")]
+    sent = refusal(
+        wire, 503, b"Busy", b"no", fields=fields, has_body=bool(body), keep_alive=keep_alive
+    )
     assert sent == b"HTTP/1.1 503 Busy\r\nX: 1\r\nContent-Length: 2\r\n" + extra + b"\r\n" + body
 
 
@@ -275,7 +290,7 @@ def test_a_refusal_can_be_sent_when_no_request_was_understood(data: bytes) -> No
         wire.feed(data)
         with pytest.raises(ProtocolError):
             wire.next_request()
-    sent = wire.encode_refusal(ResponseHead(400, [], b"Bad Request"), b"no", keep_alive=False)
+    sent = refusal(wire, 400, b"Bad Request", b"no", keep_alive=False)
     assert sent == (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
 
 
@@ -285,5 +300,5 @@ def test_a_refusal_can_follow_an_interim_response_and_half_a_body() -> None:
     wire.encode_interim(ResponseHead(100, [], b"Continue"))
     wire.feed(b"5\r\nhel")
     wire.take_body()
-    sent = wire.encode_refusal(ResponseHead(502, [], b"Bad"), b"", keep_alive=False)
+    sent = refusal(wire, 502, b"Bad", b"", keep_alive=False)
     assert sent == b"HTTP/1.1 502 Bad\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

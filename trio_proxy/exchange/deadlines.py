@@ -1,92 +1,326 @@
-"""Which budget runs out first, and what it is called.
+"""The deadlines of an exchange: of all of it, of a try, and of each wait; and whose fault it is.
 
-An exchange has a budget for each kind of wait (connect, read, write, …), one for each try at an
-upstream (try), and one for the whole (total). Before a wait the nearest of them is asked for
-together with its name, so that an error can say which one ran out.
+An exchange runs in one cancel scope, whose deadline is the total budget: whatever code runs inside,
+a plugin's too, ends by then at the latest. Within it each wait has a budget of its own kind:
+
+    with exchange.wait(Wait.READ) as block:
+        await stream.wait_readable()
+        if block.is_late:
+            await block.too_late()
+
+Leaving the block puts back what was before. Forgetting one costs precision, never the bound. Whose
+budget runs out is told in one place, `Deadlines._out_of_time`, and ends the try that is under way
+if it is the upstream's, or else the exchange.
+
+To move the deadline of a scope costs 2 µs, and a wait hardly ever lasts to its end; so the deadline
+of a wait is an attribute that one shared task looks at now and then (`trio_proxy.exchange.timers`).
+Rejected: a scope for each wait, which costs 7 µs.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol
+
+import trio
+
+from trio_proxy.exchange.timers import Timed, Timers
+from trio_proxy.http.errors import ProxyError, Reason, Source
+from trio_proxy.http.phases import Phase
+
+#: An event loop with much to do notices some tens of milliseconds late that time is up. One that is
+#: so many seconds late stood still (SIGSTOP, a debugger, a paused machine), and cannot tell whether
+#: the upstream had answered in time.
+STANDSTILL_SECONDS = 0.5
+
+
+_VERDICTS = {
+    "head": (Reason.HEAD_TIMEOUT, Source.CLIENT),
+    "body": (Reason.BODY_TIMEOUT, Source.CLIENT),
+    "client_write": (Reason.CLIENT_STALLED, Source.CLIENT),
+    "queue": (Reason.QUEUE_TIMEOUT, Source.PROXY),
+    "connect": (Reason.CONNECT_TIMEOUT, Source.UPSTREAM),
+    "write": (Reason.WRITE_TIMEOUT, Source.UPSTREAM),
+    "read": (Reason.READ_TIMEOUT, Source.UPSTREAM),
+}
+
+
+class Wait(enum.Enum):
+    """What is waited for: which budget that has, and whose fault it is when it runs out.
+
+    The value is the name of the budget, as in the settings and in errors.
+    """
+
+    #: Bytes of a request's head.
+    HEAD = "head"
+    #: Bytes of a request's body.
+    BODY = "body"
+    #: The client to take bytes.
+    CLIENT_WRITE = "client_write"
+    #: An upstream connection to come free.
+    QUEUE = "queue"
+    #: A connection to an upstream.
+    CONNECT = "connect"
+    #: The upstream to take bytes.
+    WRITE = "write"
+    #: Bytes of the upstream's.
+    READ = "read"
+
+    index: int
+    reason: Reason
+    source: Source
+    is_of_try: bool
+
+    def __init__(self, name: str) -> None:
+        self.index = len(type(self).__members__)
+        self.reason, self.source = _VERDICTS[name]
+        #: It ends the try that is under way, rather than the exchange.
+        self.is_of_try = self.source is Source.UPSTREAM
+
+
+class Budgets:
+    """How long everything may take, in seconds; `math.inf` for no limit. It is never changed.
+
+    ``seconds`` has a length for each `Wait` by its name, and for ``total``, ``try``, ``idle`` and
+    ``tunnel_idle``; what is not there has no limit.
+    """
+
+    __slots__ = ("idle", "total", "try_", "tunnel_idle", "waits")
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self.waits = [seconds.get(wait.value, math.inf) for wait in Wait]
+        self.total = seconds.get("total", math.inf)
+        self.try_ = seconds.get("try", math.inf)
+        self.idle = seconds.get("idle", math.inf)
+        self.tunnel_idle = seconds.get("tunnel_idle", math.inf)
+
+    def of(self, wait: Wait) -> float:
+        """The length of one wait."""
+        return self.waits[wait.index]
+
+
+class Subject(Protocol):
+    """What the deadlines are for."""
+
+    phase: Phase
+
+
+class TryUnderWay(Protocol):
+    """What a budget that is the upstream's ends."""
+
+    is_over: bool
+
+    def fail(self, error: ProxyError) -> None:
+        """End the try; synchronous, and may come more than once."""
+        ...
 
 
 class Deadlines:
-    """The budgets of one exchange.
+    """The deadlines of the exchanges on one connection, one exchange after the other."""
 
-    ``seconds`` maps the name of a wait to its length, `math.inf` for none; the total budget is
-    not running before `start_total`.
-    """
+    __slots__ = (
+        "_ended_in",
+        "_spare",
+        "budgets",
+        "failure",
+        "is_inherited",
+        "is_over",
+        "scope",
+        "subject",
+        "timers",
+        "total_at",
+        "total_seconds",
+        "try_at",
+        "try_under_way",
+    )
 
-    __slots__ = ("is_inherited", "seconds", "total_at", "total_seconds", "try_at")
+    def __init__(self, timers: Timers, budgets: Budgets) -> None:
+        self.timers = timers
+        self._spare: WaitBlock | None = None
+        self.restart(None, budgets)
 
-    def __init__(self, seconds: Mapping[str, float]) -> None:
-        self.seconds = seconds
-        self.total_at = math.inf
-        self.total_seconds = math.inf
-        self.try_at = math.inf
+    def restart(self, subject: Subject | None, budgets: Budgets) -> None:
+        """Another exchange begins, ``subject``, and nothing is running yet but the waits."""
+        self.subject = subject
+        self.budgets = budgets
+        self.total_at = self.total_seconds = self.try_at = math.inf
         #: The total budget is one that a trusted peer has shortened.
         self.is_inherited = False
+        self.scope: trio.CancelScope | None = None
+        #: Why the exchange is to end early; the first reason stays.
+        self.failure: ProxyError | None = None
+        self.is_over = False
+        self.try_under_way: TryUnderWay | None = None
+        #: What was waited for when a cancellation came.
+        self._ended_in: Wait | None = None
 
-    def restart(self, seconds: Mapping[str, float]) -> None:
-        """Begin anew, for the next exchange."""
-        self.seconds = seconds
-        self.total_at = self.total_seconds = self.try_at = math.inf
-        self.is_inherited = False
+    # The whole exchange
 
     def start_total(self, now: float, at_most: float | None = None) -> None:
         """Let the total budget run from ``now``; ``at_most`` seconds can shorten it only."""
-        seconds = self.seconds["total"]
+        seconds = self.budgets.total
         if at_most is not None and at_most < seconds:
             seconds, self.is_inherited = at_most, True
         self.total_seconds = seconds
         self.total_at = now + seconds
 
-    def start_try(self, now: float) -> None:
-        """Let the budget of one try run from ``now``."""
-        self.try_at = now + self.seconds["try"]
-
-    def extend_try(self, seconds: float) -> None:
-        """Not to be counted: that long the client kept everybody waiting for its body."""
-        self.try_at += seconds
-
-    def stop_try(self) -> None:
-        """The try has got its response head, or failed."""
-        self.try_at = math.inf
-
     def stop_total(self) -> None:
         """Take the total budget away: what follows is a tunnel."""
         self.total_at = math.inf
+        if self.scope is not None:
+            self.scope.deadline = math.inf
 
-    def nearest(self, wait: str, now: float) -> tuple[float, str]:
-        """When a wait that begins ``now`` must end, and the name of the budget that says so.
+    def open_scope(self) -> trio.CancelScope:
+        """The scope to run the exchange in, to be entered at once."""
+        scope = self.scope = trio.CancelScope(deadline=self.total_at)
+        if self.failure is not None:
+            scope.cancel(reason=str(self.failure))
+        return scope
 
-        An empty ``wait`` stands for one that only the total budget bounds.
-        """
-        at = now + self.seconds[wait] if wait else math.inf
-        if wait == "write" and self.try_at < at:
-            at, wait = self.try_at, "try"
-        if self.total_at <= at:
-            return self.total_at, "total"
-        return at, wait
-
-    def nearest_in_try(self, wait: str, now: float) -> tuple[float, str]:
-        """`nearest` while a try is under way: its own budget counts, too.
-
-        That does not run in an empty ``wait`` nor in one for the client, which are not the
-        upstream's.
-        """
-        at = now + self.seconds[wait] if wait else math.inf
-        if wait and wait != "client_write" and self.try_at <= at:
-            at, wait = self.try_at, "try"
-        if self.total_at <= at:
-            return self.total_at, "total"
-        return at, wait
-
-    def length(self, budget: str) -> float:
-        """Seconds that a budget had from its beginning."""
-        return self.total_seconds if budget == "total" else self.seconds[budget]
-
-    def remaining_total(self, now: float) -> float:
+    def remaining(self) -> float:
         """Seconds left of the total budget, never negative; `math.inf` if it is not running."""
-        return max(0.0, self.total_at - now)
+        if math.isinf(self.total_at):
+            return math.inf
+        return max(0.0, self.total_at - self.timers.now())
+
+    def abort(self, error: ProxyError) -> None:
+        """End the exchange from wherever this is called: between task steps, or in another task."""
+        if self.failure is None:
+            self.failure = error
+            self.is_over = True
+            if self.scope is not None:
+                self.scope.cancel(reason=str(error))
+
+    def why_over(self) -> ProxyError | None:
+        """Why the exchange's scope is cancelled; None if it is not, but perhaps one around it."""
+        if self.failure is None and self.scope is not None and self.scope.cancel_called:
+            late = self.timers.now() - self.total_at
+            self.failure = self._out_of_time(self._ended_in, _TOTAL, late)
+        return self.failure
+
+    def begin_last_words(self) -> None:
+        """The exchange has failed, and the client is to be told: only the wait for it counts."""
+        self.restart(self.subject, self.budgets)
+
+    # Waits
+
+    def wait(self, wait: Wait) -> WaitBlock:
+        """A block in which something is waited for; enter it at once."""
+        block = self._spare
+        if block is None:
+            block = WaitBlock(self)
+        else:
+            self._spare = None
+        block.wait = wait
+        return block
+
+    def end_wait(self, block: WaitBlock, wait: Wait | None) -> None:
+        """A block is left; ``wait`` is what a cancellation has ended, None if none has."""
+        if wait is not None and self._ended_in is None:
+            self._ended_in = wait
+        self._spare = block
+
+    def run_out(self, wait: Wait, budget: str, late: float) -> None:
+        """A budget has run out ``late`` seconds ago: end what it was for."""
+        error = self._out_of_time(wait, budget, late)
+        attempt = self.try_under_way
+        if attempt is not None and wait.is_of_try and budget != _TOTAL:
+            attempt.fail(error)
+        else:
+            self.abort(error)
+
+    def _out_of_time(self, wait: Wait | None, budget: str, late: float) -> ProxyError:
+        """Whose fault it is that time is up: of whoever was waited for, or of nobody but us."""
+        source = Source.PROXY if wait is None else wait.source
+        if budget == _TOTAL:
+            reason, seconds = Reason.TOTAL_TIMEOUT, self.total_seconds
+        elif budget == _TRY or wait is None:
+            reason, seconds = Reason.TRY_TIMEOUT, self.budgets.try_
+        else:
+            reason, seconds = wait.reason, self.budgets.of(wait)
+        detail = f"{budget} deadline of {seconds * 1000:.0f} ms passed"
+        if source is Source.UPSTREAM and late > STANDSTILL_SECONDS:
+            source = Source.PROXY
+            detail += f" {late * 1000:.0f} ms ago, the proxy stood still"
+        phase = Phase.READ_HEAD if self.subject is None else self.subject.phase
+        return ProxyError(source, phase, reason, detail=detail)
+
+
+_TOTAL = "total"
+_TRY = "try"
+
+
+class WaitBlock(Timed):
+    """One wait for something, within its budget; see `Deadlines.wait`."""
+
+    __slots__ = ("_budget", "_deadlines", "_is_suspended", "wait")
+
+    wait: Wait
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        super().__init__(deadlines.timers)
+        self._deadlines = deadlines
+        self._budget = ""
+        self._is_suspended = False
+
+    def __enter__(self) -> WaitBlock:
+        self.begin()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.due = math.inf
+        ended = exc_type is trio.Cancelled and not self._is_suspended
+        self._is_suspended = False
+        self._deadlines.end_wait(self, self.wait if ended else None)
+
+    def begin(self) -> None:
+        """Let the budget run from now on, anew if it was running."""
+        self._is_suspended = False
+        deadlines, wait = self._deadlines, self.wait
+        due = self.timers.now() + deadlines.budgets.waits[wait.index]
+        budget: str = wait.value
+        if deadlines.try_at <= due and wait.is_of_try:
+            due, budget = deadlines.try_at, _TRY
+        if deadlines.total_at <= due:
+            due, budget = deadlines.total_at, _TOTAL
+        self._budget = budget
+        self.due = due
+        if due < self.look_at:
+            self.timers.watch(self, due)
+
+    def suspend(self) -> None:
+        """It is not their turn: until `begin` nothing but the total budget counts."""
+        self._is_suspended = True
+        self.due = math.inf
+
+    @property
+    def is_late(self) -> bool:
+        """Whether what has come came too late; to be asked after each await in the block.
+
+        What comes in the very step in which its time is up comes too late, whichever of the two
+        the event loop takes up first; and so does what comes when all is over for another reason.
+        """
+        deadlines = self._deadlines
+        if deadlines.is_over or self.timers.now() >= self.due:
+            return True
+        attempt = deadlines.try_under_way
+        return attempt is not None and attempt.is_over
+
+    async def too_late(self) -> None:
+        """Do not go on. Raises `trio.Cancelled`, as the wait would have, had it been noticed."""
+        now = self.timers.now()
+        if now >= self.due:
+            super().run_out(now)
+        await trio.lowlevel.checkpoint()
+        raise trio.ClosedResourceError("time is up")
+
+    def expire(self) -> None:
+        self._deadlines.run_out(self.wait, self._budget, self.overdue)

@@ -1,57 +1,60 @@
-"""Bytes in and out of a stream, each wait within a budget of a `Watchdog`."""
+"""Bytes in and out of a stream on behalf of an exchange: each wait in its budget, each in turn.
+
+This is the one place that reads and the one that sends. An operation that finds its bytes ready
+costs a system call and nothing else, but for every `TURNS_WITHOUT_CHECKPOINT`-th. A failure of the
+transport is an OSError, or a `trio.ClosedResourceError` if somebody has closed the stream.
+"""
 
 from __future__ import annotations
 
-from trio_proxy.exchange.streams import PIECE_BYTES, Stream, note_piece
-from trio_proxy.exchange.watchdog import Watchdog
+from trio_proxy.exchange.deadlines import Wait
+from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.exchange.streams import PIECE_BYTES, READ_SIZE, Stream, note_piece
+from trio_proxy.http.messages import Chunk
 
 
-async def receive_later(stream: Stream, limit: int, watchdog: Watchdog, wait: str) -> bytes:
-    """Bytes from the stream, ``b""`` at its end, within the budget named ``wait``.
+async def wait_readable(stream: Stream, exchange: Exchange, wait: Wait) -> None:
+    """Wait for bytes, the end or an error of a stream."""
+    with exchange.deadlines.wait(wait) as block:
+        await stream.wait_readable()
+        if block.is_late:
+            await block.too_late()
 
-    For when nothing can have come yet: saves the system call that would say so. Raises OSError if
-    the transport failed. A cancellation never loses what was read.
+
+async def receive_later(stream: Stream, exchange: Exchange, wait: Wait) -> bytes:
+    """Bytes from the stream, ``b""`` at its end.
+
+    For when nothing can have come yet: saves the system call that would say so. A cancellation
+    never loses what was read.
     """
     while True:
-        await watchdog.wait_readable(stream, wait)
-        data = stream.receive_nowait(limit)
+        await wait_readable(stream, exchange, wait)
+        data = stream.receive_nowait(READ_SIZE)
         if data is not None:
             return data
 
 
-async def send_all(
-    stream: Stream, data: bytes | bytearray | memoryview, watchdog: Watchdog, wait: str
-) -> None:
-    """Send everything; each wait for the peer to take bytes is within the budget ``wait``.
-
-    Raises OSError if the transport failed. After a cancellation an unknown part was sent.
-    """
+async def send_all(stream: Stream, data: Chunk, exchange: Exchange, wait: Wait) -> None:
+    """Send everything. After a cancellation an unknown part was sent."""
     sent = stream.send_nowait(data)
-    if sent == len(data):
-        await watchdog.breathe(wait)
-    else:
-        await send_rest(stream, data, sent, watchdog, wait)
+    if sent < len(data):
+        await send_rest(stream, data, sent, exchange, wait)
+    elif exchange.turns.take():
+        await exchange.turns.pass_on()
 
 
-async def send_rest(
-    stream: Stream, data: bytes | bytearray | memoryview, sent: int, watchdog: Watchdog, wait: str
-) -> None:
+async def send_rest(stream: Stream, data: Chunk, sent: int, exchange: Exchange, wait: Wait) -> None:
     """`send_all` of what is left behind the first ``sent`` bytes, which the transport has taken."""
     with memoryview(data) as view:
         while sent < len(view):
-            watchdog.arm(wait)
-            await stream.wait_writable()
-            if watchdog.is_over or watchdog.is_too_late:
-                await watchdog.too_late()
+            with exchange.deadlines.wait(wait) as block:
+                await stream.wait_writable()
+                if block.is_late:
+                    await block.too_late()
             sent += stream.send_nowait(view[sent:])
 
 
-def turns_for(size: int) -> int:
-    """As how many turns a piece of that size counts: in each direction one for `PIECE_BYTES`."""
-    return max(1, size // PIECE_BYTES)
-
-
-async def send_borrowed(stream: Stream, view: memoryview, watchdog: Watchdog, wait: str) -> None:
+async def send_borrowed(stream: Stream, view: memoryview, exchange: Exchange, wait: Wait) -> None:
     """`send_all` for bytes in a buffer that others use as soon as this task waits.
 
     What the transport does not take at once is copied; it is at most the size of that buffer.
@@ -59,8 +62,12 @@ async def send_borrowed(stream: Stream, view: memoryview, watchdog: Watchdog, wa
     size = len(view)
     sent = stream.send_nowait(view)
     note_piece(stream, size, sent)
-    if sent == size:
-        if watchdog.is_winded(turns_for(size)):
-            await watchdog.breathe(wait)
-    else:
-        await send_rest(stream, bytes(view[sent:]), 0, watchdog, wait)
+    if sent < size:
+        await send_rest(stream, bytes(view[sent:]), 0, exchange, wait)
+    elif exchange.turns.take(turns_for(size)):
+        await exchange.turns.pass_on()
+
+
+def turns_for(size: int) -> int:
+    """As how many turns a piece of that size counts: in each direction one for `PIECE_BYTES`."""
+    return max(1, size // PIECE_BYTES)

@@ -11,7 +11,7 @@ import logging
 import trio
 
 from trio_proxy.exchange.streams import Stream
-from trio_proxy.front.h1_session import Connection
+from trio_proxy.front.h1_session import ServerSession
 from trio_proxy.front.service import Service
 from trio_proxy.net.network import Listener
 from trio_proxy.telemetry.complaint import Complaint
@@ -84,7 +84,7 @@ class Acceptor:
     async def _serve(self, stream: Stream, token: object) -> None:
         """The boundary of one connection: whatever fails in it stays in it."""
         try:
-            await Connection(stream, self._service).run()
+            await ServerSession(stream, self._service).run()
         except* Exception as group:
             for exc in _leaves(group):
                 log.exception("error in a client connection", exc_info=exc)

@@ -12,13 +12,11 @@ from trio_proxy.policy.forwarding import passes_through_us
 MAX_PASSES = 10
 
 
-def check_request(request: Request, plan: Plan, budget: float | None, *, was_reset: bool) -> None:
+def check_request(request: Request, plan: Plan, budget: float | None) -> None:
     """Raises ProxyError if the request is refused.
 
     A body of unknown length is measured as it is read (RFC 9110 §15.5.14).
     """
-    if was_reset:
-        raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.CLIENT_GONE, detail="reset")
     if request.via and passes_through_us(request) >= MAX_PASSES:
         detail = f"came through {MAX_PASSES} times"
         raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.LOOP, detail=detail)

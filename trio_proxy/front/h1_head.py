@@ -5,40 +5,66 @@ from __future__ import annotations
 import trio
 
 from trio_proxy.codec.h1.wire import ServerWire
+from trio_proxy.exchange.deadlines import Wait, WaitBlock
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import READ_SIZE, Stream
-from trio_proxy.exchange.watchdog import Watchdog
 from trio_proxy.http.errors import ProtocolError, ProxyError, Reason, Source
 from trio_proxy.http.messages import Request
 from trio_proxy.http.phases import Phase
 from trio_proxy.policy.forwarding import new_trace_id
 
 
-async def read_head(
-    wire: ServerWire, stream: Stream, exchange: Exchange, watchdog: Watchdog
-) -> Request:
+async def read_head(wire: ServerWire, stream: Stream, exchange: Exchange) -> Request:
     """The next request head of a connection, noted in the exchange.
 
-    The head deadline is armed once: a client that sends a byte now and then gains nothing. Raises
-    ProxyError for a head that is refused, and for a client that leaves before its end.
+    Nearly always it is there already, all of it. Otherwise it has one budget: a client that sends a
+    byte now and then gains nothing. Raises ProxyError for a head that is refused or late, and for a
+    client that leaves before its end.
     """
-    first = True
-    while True:
-        try:
-            request = wire.next_request()
-        except ProtocolError as exc:
-            _note_refused(exchange, wire.refused_line)
-            raise ProxyError(Source.CLIENT, Phase.READ_HEAD, exc.reason, detail=exc.detail) from exc
-        if request is not None:
-            break
-        if first:
-            watchdog.arm("head")
-            first = False
-        wire.feed(await _receive(stream, exchange, watchdog))
+    request = _next_request(wire, exchange)
+    if request is None:
+        request = await _await_head(wire, stream, exchange)
     exchange.method = request.method.decode("ascii")
     exchange.target = request.target.decode("ascii")
     exchange.version = request.version.decode("ascii")
     return request
+
+
+def _next_request(wire: ServerWire, exchange: Exchange) -> Request | None:
+    try:
+        return wire.next_request()
+    except ProtocolError as exc:
+        _note_refused(exchange, wire.refused_line)
+        raise ProxyError(Source.CLIENT, Phase.READ_HEAD, exc.reason, detail=exc.detail) from exc
+
+
+async def _await_head(wire: ServerWire, stream: Stream, exchange: Exchange) -> Request:
+    deadlines = exchange.deadlines
+    with deadlines.open_scope(), deadlines.wait(Wait.HEAD) as block:
+        request: Request | None = None
+        while request is None:
+            wire.feed(await _receive(stream, exchange, block))
+            request = _next_request(wire, exchange)
+        return request
+    failure = deadlines.why_over()
+    assert failure is not None
+    raise failure
+
+
+async def _receive(stream: Stream, exchange: Exchange, block: WaitBlock) -> bytes:
+    try:
+        while (data := stream.receive_nowait(READ_SIZE)) is None:
+            await stream.wait_readable()
+            if block.is_late:
+                await block.too_late()
+        if exchange.turns.take():
+            await exchange.turns.pass_on()
+    except (OSError, trio.ClosedResourceError) as exc:
+        raise _gone(str(exc)) from exc
+    if not data:
+        raise _gone("ended inside a request head")
+    exchange.bytes_received += len(data)
+    return data
 
 
 def _note_refused(exchange: Exchange, line: bytes) -> None:
@@ -47,20 +73,6 @@ def _note_refused(exchange: Exchange, line: bytes) -> None:
     words += ["-"] * (3 - len(words))
     exchange.method, exchange.target, exchange.version = (word or "-" for word in words[:3])
     exchange.trace_id = new_trace_id()
-
-
-async def _receive(stream: Stream, exchange: Exchange, watchdog: Watchdog) -> bytes:
-    try:
-        while (data := stream.receive_nowait(READ_SIZE)) is None:
-            await stream.wait_readable()
-            if watchdog.is_too_late:
-                await watchdog.too_late()
-    except (OSError, trio.ClosedResourceError) as exc:
-        raise _gone(str(exc)) from exc
-    if not data:
-        raise _gone("ended inside a request head")
-    exchange.bytes_received += len(data)
-    return data
 
 
 def _gone(detail: str) -> ProxyError:

@@ -1,20 +1,17 @@
-"""One client connection: reads requests, has them answered, one after the other.
+"""One HTTP/1.1 client connection: reads requests, has them answered, one after the other.
 
-Every exchange walks through the same steps whatever becomes of it: idle, head, handler, and then
-`_conclude`, the one place where a failure becomes a status, and the log. Requests that a client
-pipelines wait in the kernel's buffer (one read's worth in ours), so they are answered in order and
-cost no memory.
+It knows of HTTP/1.1 what `trio_proxy.front.serve` does not: heads, keep-alive, half-close, linger.
+Requests that a client pipelines wait in the kernel's buffer (one read's worth in ours), so they are
+answered in order and cost no memory. While it is idle a connection is one task that waits, without
+a cancel scope: when its time is up, its stream is closed under it.
 
-One cancel scope covers exchanges and the idle times before them (`net.watchdog`), until one of them
-does not end as usual; then what is left to do is done outside of it, and another scope begins.
-Three things end it early: a budget that runs out, a client that hangs up, and the end of a drain.
+Three things end an exchange early: a budget that runs out, a client that hangs up, and the end of a
+drain.
 """
 
 from __future__ import annotations
 
-import enum
 import logging
-import math
 import time
 
 import trio
@@ -23,21 +20,17 @@ from trio_proxy.codec.h1.wire import ServerWire
 from trio_proxy.exchange.deadlines import Deadlines
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import READ_SIZE, Stream
-from trio_proxy.exchange.transfer import send_all
-from trio_proxy.exchange.watchdog import Watchdog
-from trio_proxy.front.admission import check_request
-from trio_proxy.front.blame import close_the_case
-from trio_proxy.front.h1_body import ClientBody
+from trio_proxy.exchange.timers import Timed, Timers
+from trio_proxy.exchange.turns import Turns
+from trio_proxy.front.h1_content import H1Content
 from trio_proxy.front.h1_head import read_head
 from trio_proxy.front.h1_sink import H1Sink
 from trio_proxy.front.linger import linger
 from trio_proxy.front.plan import Plan
-from trio_proxy.front.refusal import refusal
+from trio_proxy.front.serve import UNANSWERED, serve_exchange, tell_failure
 from trio_proxy.front.service import Service
 from trio_proxy.http.errors import ProxyError, Reason, Source
-from trio_proxy.http.messages import Request
 from trio_proxy.http.phases import Phase
-from trio_proxy.policy.forwarding import inherited_budget, origin_of
 
 log = logging.getLogger("trio_proxy.front")
 
@@ -47,154 +40,106 @@ log = logging.getLogger("trio_proxy.front")
 HALF_CLOSE_SECONDS = 0.01
 
 
-class _End(enum.Enum):
-    """What becomes of the connection after an exchange."""
-
-    KEEP_ALIVE = enum.auto()
-    CLOSE = enum.auto()
-    LINGER = enum.auto()
-
-
-class Connection:
+class ServerSession:
     """Serves one client until either side has had enough. Closes the stream in the end."""
 
     def __init__(self, stream: Stream, service: Service) -> None:
         self._stream = stream
         self._service = service
-        #: The configuration of the exchange under way; a reload is for the next one.
-        self._plan = service.plan
         self._wire = ServerWire(service.plan.head_limits)
+        self._deadlines = Deadlines(service.timers, service.plan.budgets)
+        self._turns = Turns()
         self._trusted: tuple[object, bool] = (None, False)
-        self._watchdog: Watchdog | None = None
         self._exchange: Exchange | None = None
         self._sink: H1Sink | None = None
-        self._request: Request | None = None
-        self._idle = False
+        self._idle: _Idle | None = None
         self._was_reset = False
-        self._nursery: trio.Nursery
 
     def __repr__(self) -> str:
         phase = self._exchange.phase if self._exchange else "idle"
-        return f"<Connection {self._stream!r} {phase}>"
+        return f"<ServerSession {self._stream!r} {phase}>"
 
     async def run(self) -> None:
         """Serve until the connection ends. What a peer does raises nothing from here."""
         self._service.add(self)
         self._stream.on_hangup = self._on_hangup
         try:
-            async with trio.open_nursery() as self._nursery:
-                while await self._serve():
-                    pass
+            while self._wire.has_begun or await self._await_first_byte():
+                if self._turns.take():
+                    await self._turns.pass_on()
+                if not await self._serve():
+                    break
         finally:
             self._stream.close()
             self._service.remove(self)
 
-    async def _serve(self) -> bool:
-        """See requests through until one does not end as usual; whether another may follow."""
-        deadlines = Deadlines(self._service.plan.seconds)
-        watchdog = self._watchdog = Watchdog(deadlines, self._service.timers)
-        failure: ProxyError | None = None
-        try:
-            with watchdog:
-                while self._wire.has_begun or await self._await_first_byte(watchdog):
-                    self._exchange = self._new_exchange()
-                    failure = await self._answer(self._exchange, watchdog)
-                    if failure is not None or watchdog.is_over or not self._ended_as_usual():
-                        break
-                    self._end(self._exchange)
-                    watchdog.restart(self._service.plan.seconds)
-            exchange = self._exchange
-            if exchange is None:
-                log.debug("%s: idle, and now gone, too late or drained", self._stream.peer)
-                return False
-            await self._wait_for_second_direction()
-            if watchdog.was_cancelled:
-                failure = watchdog.failure(exchange)
-            end = await self._conclude(exchange, failure)
-        finally:
-            if self._exchange is not None:
-                self._end(self._exchange)
-        if end is _End.LINGER:
-            await linger(self._stream, self._service.relay_buffer)
-        return end is _End.KEEP_ALIVE
-
-    def _ended_as_usual(self) -> bool:
-        """Whether the answer is out, nothing is left to do, and the connection stays open."""
-        sink = self._sink
-        if sink is None or not (sink.keep_alive and sink.ended):
-            return False
-        return all(done.is_set() for done in sink.holds) if sink.holds else True
-
-    async def _await_first_byte(self, watchdog: Watchdog) -> bool:
+    async def _await_first_byte(self) -> bool:
         """Idle until the client sends something; False if it ends the connection instead."""
         if self._service.draining:
             return False
-        watchdog.deadlines.seconds = self._service.plan.seconds
-        self._idle = True
+        stream = self._stream
+        idle = self._idle = _Idle(self._service.timers, stream)
+        idle.put_off(idle.timers.now() + self._service.plan.budgets.idle)
         try:
             while not self._wire.has_begun:
-                await watchdog.wait_readable(self._stream, "idle")
-                data = self._stream.receive_nowait(READ_SIZE)
+                await stream.wait_readable()
+                if idle.is_over or idle.is_too_late:
+                    return False
+                data = stream.receive_nowait(READ_SIZE)
                 if data == b"":
                     return False
                 self._wire.feed(data or b"")
         except (OSError, trio.ClosedResourceError):
+            log.debug("%s: idle, and now gone, too late or drained", stream.peer)
             return False
         finally:
-            self._idle = False
-        # Bytes that come in the very step in which the idle deadline passes come too late.
-        return not watchdog.is_over
+            idle.timers.forget(idle)
+            self._idle = None
+        return True
 
-    def _new_exchange(self) -> Exchange:
-        self._service.observer.request_started()
-        exchange = Exchange(self._service.timers.now(), time.time(), self._stream.peer)
-        exchange.bytes_received = len(self._wire.leftover)
-        return exchange
-
-    async def _answer(self, exchange: Exchange, watchdog: Watchdog) -> ProxyError | None:
-        """Read the head and run the handler; what went wrong, if anything."""
-        plan = self._plan = self._service.plan
+    async def _serve(self) -> bool:
+        """See one exchange through; whether another may follow."""
+        service, wire = self._service, self._wire
+        plan = service.plan  # a reload is for the next one
+        exchange = self._begin(plan)
+        sink = self._sink = H1Sink(service, self._stream, wire, exchange)
         try:
-            watchdog.due = math.inf
-            watchdog.deadlines.seconds = plan.seconds
-            self._wire.start_cycle(plan.head_limits)
-            request = self._request = await read_head(self._wire, self._stream, exchange, watchdog)
-            exchange.phase = Phase.ROUTE
-            origin = origin_of(request, exchange.peer, plan.rules, trusted=self._is_trusted(plan))
-            exchange.client_ip, exchange.trace_id = origin.client_ip, origin.trace_id
-            budget = inherited_budget(request, plan.rules) if origin.trusted else None
-            now = self._service.timers.now()
-            watchdog.deadlines.start_total(now, budget)
-            if self._was_reset or request.via or budget is not None or not request.body.is_empty:
-                check_request(request, plan, budget, was_reset=self._was_reset)
-            body = ClientBody(
-                self._wire,
-                self._stream,
-                exchange,
-                self._service.relay_buffer,
-                plan.max_body_bytes,
-                now,
-            )
-            self._sink = H1Sink(
-                self._service,
-                self._stream,
-                self._wire,
-                exchange,
-                request,
-                body,
-                watchdog,
-                self._nursery,
-            )
-            await plan.handler.handle(exchange, request, origin, self._sink)
-        except ProxyError as exc:
-            return exc
-        except Exception as fault:
-            # A fault of ours costs this exchange, and nobody else anything.
-            log.exception(
-                "internal error in phase %s trace_id=%s", exchange.phase, exchange.trace_id
-            )
-            return ProxyError(Source.PROXY, exchange.phase, Reason.INTERNAL, detail=repr(fault))
-        return None
+            try:
+                request = await read_head(wire, self._stream, exchange)
+                if self._was_reset:
+                    detail = "reset"
+                    raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.CLIENT_GONE, detail=detail)
+            except ProxyError as failure:
+                await tell_failure(exchange, None, sink, plan, failure)
+            else:
+                sink.request = request
+                if wire.body_complete:
+                    exchange.received_at = service.timers.now()
+                else:
+                    content = H1Content(wire, self._stream, exchange, plan.max_body_bytes)
+                    content.awaits_continue = request.expects_continue
+                    request.content = sink.content = content
+                await serve_exchange(exchange, request, sink, plan)
+        finally:
+            self._end(exchange)
+        if sink.keep_alive and exchange.is_complete:
+            return True
+        await self._close(exchange, sink)
+        return False
+
+    def _begin(self, plan: Plan) -> Exchange:
+        service, stream = self._service, self._stream
+        service.observer.request_started()
+        exchange = Exchange(service.timers.now(), time.time(), stream.peer)
+        exchange.bytes_received = len(self._wire.leftover)
+        exchange.is_peer_trusted = self._is_trusted(plan)
+        exchange.deadlines, exchange.turns = self._deadlines, self._turns
+        exchange.scratch = service.relay_buffer
+        exchange.piece_bytes = stream.piece_bytes
+        self._deadlines.restart(exchange, plan.budgets)
+        self._wire.start_cycle(plan.head_limits)
+        self._exchange = exchange
+        return exchange
 
     def _is_trusted(self, plan: Plan) -> bool:
         """Whether the peer is a trusted proxy; looked up once per connection and set of rules."""
@@ -204,110 +149,74 @@ class Connection:
 
     # The end of an exchange.
 
-    async def _wait_for_second_direction(self) -> None:
-        """An upload that was stopped has a last step to take, and perhaps the reason to tell."""
-        for done in self._sink.holds if self._sink is not None else ():
-            await done.wait()
-
-    async def _conclude(self, exchange: Exchange, failure: ProxyError | None) -> _End:
-        """See the exchange off, telling the client of a failure if that is still possible."""
-        sink = self._sink
-        if failure is not None:
-            exchange.error = failure
-            return await self._fail(exchange, failure)
-        if sink is None or sink.switched:
-            return _End.CLOSE
-        if not sink.body.complete:
-            return _End.LINGER
-        if sink.keep_alive:
-            return _End.KEEP_ALIVE
-        return _End.LINGER if self._stream.is_readable() else _End.CLOSE
-
-    async def _fail(self, exchange: Exchange, failure: ProxyError) -> _End:
-        if not (exchange.head_sent and exchange.status):
-            exchange.status = failure.status
-        if failure.reason in (Reason.CLIENT_GONE, Reason.CLIENT_STALLED):
-            self._stream.abort()
-            return _End.CLOSE
-        if not exchange.head_sent:
-            return await self._refuse(exchange, failure)
-        if self._sink is not None and self._sink.ends_by_close:
-            # To this client the end of the connection is the end of the body: only a reset shows
-            # that it was cut. Any other sees it by the framing, and keeps what it has.
-            self._stream.abort()
-        return _End.CLOSE
-
-    async def _refuse(self, exchange: Exchange, failure: ProxyError) -> _End:
-        """Send the proxy's own answer. A request that was read to its end keeps the connection."""
-        request = self._request
-        keep_alive = (
-            request is not None
-            and request.keep_alive
-            and self._wire.body_complete
-            and not self._service.draining
-        )
-        head, body = refusal(failure, exchange, request, self._plan.rules)
-        if self._sink is not None and self._sink.extra_fields:
-            head.fields = [*head.fields, *self._sink.fields_for_refusal]
-        data = self._wire.encode_refusal(head, body, keep_alive=keep_alive)
-        watchdog = Watchdog(Deadlines(self._plan.seconds), self._service.timers)
-        with watchdog:
-            try:
-                exchange.head_sent = True
-                await send_all(self._stream, data, watchdog, "client_write")
-                exchange.bytes_sent += len(data)
-                exchange.body_bytes_sent += len(body)
-            except (OSError, trio.ClosedResourceError):
-                return _End.CLOSE
-        if watchdog.was_cancelled:
-            return _End.CLOSE
-        return _End.KEEP_ALIVE if keep_alive else _End.LINGER
-
     def _end(self, exchange: Exchange) -> None:
         """The last phase: always reached, also when everything is being torn down."""
-        if self._request is not None:
+        if self._sink is not None and self._sink.request is not None:
             exchange.bytes_received -= len(self._wire.leftover)  # of the next request
-        complete = self._sink is not None and (self._sink.ended or self._sink.switched)
-        if exchange.error is None and not complete:
-            exchange.error = ProxyError(Source.PROXY, exchange.phase, Reason.SHUTTING_DOWN)
-        exchange.ended_in = exchange.phase if exchange.error is None else exchange.error.phase
-        exchange.phase = Phase.LOG
-        exchange.ended_at = self._service.timers.now()
-        if exchange.error is not None or len(exchange.tries) > 1:
-            close_the_case(exchange)
-        self._exchange = self._sink = self._request = None
+        exchange.end(self._service.timers.now())
+        self._exchange = self._sink = None
+        self._deadlines.restart(None, self._deadlines.budgets)
         self._service.observer.exchange_ended(exchange)
+
+    async def _close(self, exchange: Exchange, sink: H1Sink) -> None:
+        """End the connection in the way that tells the client what has become of the exchange."""
+        error = exchange.error
+        if error is not None and error.reason in UNANSWERED:
+            self._stream.abort()
+        elif sink.switched:
+            return
+        elif not exchange.is_complete:
+            if sink.ends_by_close and exchange.head_sent:
+                # To this client the end of the connection is the end of the body: only a reset
+                # shows that it was cut. Any other sees it by the framing, and keeps what it has.
+                self._stream.abort()
+        elif error is not None or not self._wire.body_complete or self._stream.is_readable():
+            await linger(self._stream, self._service.relay_buffer)
 
     # What happens to the connection from outside, all of it between task steps.
 
     def _on_hangup(self, reset: bool) -> None:
-        exchange, watchdog = self._exchange, self._watchdog
+        exchange = self._exchange
         self._was_reset = self._was_reset or reset
-        if exchange is not None and watchdog is not None and (reset or self._has_gone()):
+        if exchange is not None and (reset or self._has_gone(exchange)):
             how = "reset" if reset else "closed"
             error = ProxyError(Source.CLIENT, exchange.phase, Reason.CLIENT_GONE, detail=how)
-            watchdog.abort(error)
+            exchange.abort(error)
 
-    def _has_gone(self) -> bool:
+    def _has_gone(self, exchange: Exchange) -> bool:
         """Whether a FIN that has come just now means that nobody waits for the answer."""
         sink = self._sink
-        if self._exchange is None or sink is None or sink.switched:
+        if sink is None or sink.request is None or sink.switched:
             return False  # the reader, or the tunnel, comes upon it in order
-        if not sink.body.complete:
-            return not sink.body.can_still_complete()
-        since = self._service.timers.now() - sink.body.completed_at
+        if sink.content is not None and not sink.content.complete:
+            return not sink.content.can_still_complete()
+        since = self._service.timers.now() - exchange.received_at
         return since > HALF_CLOSE_SECONDS + self._stream.hangup_lag
 
     def start_drain(self) -> None:
         """Close if idle; otherwise the exchange under way is the last one."""
-        if self._idle and self._watchdog is not None and not self._stream.is_readable():
-            self._watchdog.cancel("draining an idle connection")
+        idle = self._idle
+        if idle is not None and not idle.is_over and not self._stream.is_readable():
+            idle.expire()
 
     def cut(self) -> None:
         """End the exchange under way: the drain's time is up."""
-        if self._exchange is not None and self._watchdog is not None:
-            phase, detail = self._exchange.phase, "drain deadline passed"
-            error = ProxyError(Source.PROXY, phase, Reason.SHUTTING_DOWN, detail=detail)
-            self._watchdog.abort(error)
+        if self._exchange is not None:
+            self._exchange.cut("drain deadline passed")
         else:
-            self._nursery.cancel_scope.cancel(reason="the drain is over")
+            self._stream.close()
+
+
+class _Idle(Timed):
+    """A client that sends no further request has to give its place up."""
+
+    __slots__ = ("_stream", "is_over")
+
+    def __init__(self, timers: Timers, stream: Stream) -> None:
+        super().__init__(timers)
+        self._stream = stream
+        self.is_over = False
+
+    def expire(self) -> None:
+        self.is_over = True
+        self._stream.close()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from attrs import field, frozen
 
 from trio_proxy.codec.h1.requests import HeadLimits
 from trio_proxy.exchange.contract import Handler
+from trio_proxy.exchange.deadlines import Budgets
 from trio_proxy.policy.forwarding import HeaderRules
 
 
@@ -15,11 +14,11 @@ from trio_proxy.policy.forwarding import HeaderRules
 class Plan:
     """All of it. A reload swaps the whole object.
 
-    ``seconds`` maps the name of each wait to its budget; ``max_body_bytes`` 0 stands for no limit.
+    ``max_body_bytes`` 0 stands for no limit.
     """
 
     handler: Handler
-    seconds: Mapping[str, float]
+    budgets: Budgets
     rules: HeaderRules = field(factory=HeaderRules)
     head_limits: HeadLimits = field(factory=HeadLimits)
     max_body_bytes: int = 0

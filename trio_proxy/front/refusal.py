@@ -6,12 +6,20 @@ import http
 import json
 import math
 import re
-import time
 
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.dates import http_date
 from trio_proxy.http.errors import ProxyError
-from trio_proxy.http.messages import Field, Request, ResponseHead, first_value, list_members
+from trio_proxy.http.messages import (
+    NO_BODY,
+    Body,
+    Field,
+    Framing,
+    Request,
+    ResponseHead,
+    first_value,
+    list_members,
+)
 from trio_proxy.policy.forwarding import PROXY_NAME, HeaderRules
 
 #: What a client is told to wait at least before it comes again after a 429 or 503, in seconds.
@@ -22,9 +30,16 @@ _PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
 
 
 def refusal(
-    error: ProxyError, exchange: Exchange, request: Request | None, rules: HeaderRules
+    error: ProxyError,
+    exchange: Exchange,
+    request: Request | None,
+    rules: HeaderRules,
+    now: float,
 ) -> tuple[ResponseHead, bytes]:
-    """The response for a failure, without framing: it names the phase and no internals."""
+    """The response for a failure: it names the phase and no internals.
+
+    ``now`` is in seconds since the Unix epoch.
+    """
     verdict = error.reason.value
     phrase = _PHRASES.get(verdict.status) or http.HTTPStatus(verdict.status).phrase
     accept = first_value(request.fields, b"accept") if request is not None else None
@@ -35,7 +50,7 @@ def refusal(
         kind = b"text/plain; charset=utf-8"
         body = f"{verdict.status} {phrase}: {verdict.text} (phase: {error.phase})\n".encode()
     fields: list[Field] = [
-        (b"Date", http_date(time.time())),
+        (b"Date", http_date(now)),
         (b"Content-Type", kind),
         (b"Via", b"1.1 " + PROXY_NAME),
         (b"Proxy-Status", _proxy_status(verdict.error_type, exchange, rules)),
@@ -45,7 +60,17 @@ def refusal(
     if verdict.status in (429, 503):
         seconds = max(RETRY_AFTER_SECONDS, math.ceil(error.retry_after))
         fields.append((b"Retry-After", b"%d" % seconds))
-    return ResponseHead(status=verdict.status, reason=phrase.encode(), fields=fields), body
+    if exchange.refusal_fields:
+        fields += exchange.refusal_fields
+    is_head = request is not None and request.method == b"HEAD"
+    head = ResponseHead(
+        status=verdict.status,
+        reason=phrase.encode(),
+        fields=fields,
+        body=NO_BODY if is_head else Body(Framing.LENGTH, len(body)),
+        declared_length=len(body),
+    )
+    return head, body
 
 
 def _prefers_json(accept: bytes) -> bool:

@@ -10,7 +10,6 @@ from trio_proxy.exchange.contract import Sink
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.handlers.respond import respond
 from trio_proxy.http.messages import CHUNKED_BODY, Request, ResponseHead
-from trio_proxy.policy.forwarding import Origin
 
 #: Events on ``/events``, one per second.
 EVENT_COUNT = 5
@@ -22,14 +21,12 @@ class EchoHandler:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    async def handle(
-        self, exchange: Exchange, request: Request, origin: Origin, sink: Sink
-    ) -> None:
+    async def handle(self, exchange: Exchange, request: Request, sink: Sink) -> None:
         size = 0
         if request.expects_continue:
             await sink.inform(ResponseHead(status=100, fields=()))
-        while not sink.body.complete:
-            size += len(await sink.body.receive(sink.watchdog, "body"))
+        while not request.content.complete:
+            size += len(await request.content.receive())
         if request.target.partition(b"?")[0] == b"/events":
             await self._stream_events(sink)
             return
@@ -43,7 +40,7 @@ class EchoHandler:
             ],
         }
         body = json.dumps(facts, indent=2).encode() + b"\n"
-        await respond(sink, request, 200, "application/json", body)
+        await respond(exchange, sink, 200, body, content_type="application/json")
 
     async def _stream_events(self, sink: Sink) -> None:
         fields = ((b"Content-Type", b"text/event-stream"), (b"Cache-Control", b"no-store"))
@@ -51,6 +48,5 @@ class EchoHandler:
         for number in range(EVENT_COUNT):
             sink.write(b"data: event %d from %s\n\n" % (number, self._name.encode()))
             await sink.flush()
-            sink.watchdog.arm("")
             await trio.sleep(1)
         await sink.end()

@@ -10,7 +10,6 @@ from trio_proxy.exchange.contract import Sink
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.handlers.respond import respond
 from trio_proxy.http.messages import Request, first_value
-from trio_proxy.policy.forwarding import Origin
 
 
 class MetricsHandler:
@@ -23,20 +22,16 @@ class MetricsHandler:
         self._render = render
         self._limiter = trio.CapacityLimiter(1)
 
-    async def handle(
-        self, exchange: Exchange, request: Request, origin: Origin, sink: Sink
-    ) -> None:
+    async def handle(self, exchange: Exchange, request: Request, sink: Sink) -> None:
         path = request.target.partition(b"?")[0]
         if path != b"/metrics":
-            await respond(sink, request, 404, "text/plain; charset=utf-8", b"try /metrics\n")
+            await respond(exchange, sink, 404, "try /metrics\n")
             return
         if request.method not in (b"GET", b"HEAD"):
-            allow = ((b"Allow", b"GET, HEAD"),)
-            await respond(sink, request, 405, "text/plain; charset=utf-8", b"GET only\n", allow)
+            await respond(exchange, sink, 405, "GET only\n", fields=((b"Allow", b"GET, HEAD"),))
             return
         accept = (first_value(request.fields, b"accept") or b"").decode("latin-1")
-        sink.watchdog.arm("read")
         body, content_type = await trio.to_thread.run_sync(
             self._render, accept, limiter=self._limiter
         )
-        await respond(sink, request, 200, content_type, body)
+        await respond(exchange, sink, 200, body, content_type=content_type)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from trio_proxy.codec.h1.requests import HeadLimits
 from trio_proxy.exchange.contract import Sink
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.messages import Request
-from trio_proxy.policy.forwarding import HeaderRules, Origin
-from trio_proxy.upstream.call import Call
 from trio_proxy.upstream.pool.pool import Pool
-from trio_proxy.upstream.retry import Attempts
+from trio_proxy.upstream.retry import Retrier
+from trio_proxy.upstream.tries import MessageRules
 
 
 class ProxyHandler:
     """Proxies to one pool.
 
-    The connection to the upstream is free again before the last bytes have gone to the client, so
-    that a slow reader does not hold it for longer than the body needs.
+    The slot at the upstream is free again before the last bytes have gone to the client, so that a
+    slow reader does not hold it for longer than the body needs.
     """
 
-    def __init__(self, pool: Pool, rules: HeaderRules, limits: HeadLimits) -> None:
+    def __init__(self, pool: Pool, rules: MessageRules) -> None:
         self._pool = pool
         self._rules = rules
-        self._limits = limits
 
-    async def handle(
-        self, exchange: Exchange, request: Request, origin: Origin, sink: Sink
-    ) -> None:
-        call = Call(exchange, request, origin, sink, self._rules, self._limits)
-        await sink.end(await Attempts(self._pool, call).run())
+    def __repr__(self) -> str:
+        return f"<ProxyHandler {self._pool.name}>"
+
+    async def handle(self, exchange: Exchange, request: Request, sink: Sink) -> None:
+        await sink.end(await Retrier(self._pool, exchange, request, sink, self._rules).run())

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 Field: TypeAlias = tuple[bytes, bytes]
 Fields: TypeAlias = Sequence[Field]
 
 #: A piece of a body. A memoryview is of a shared buffer, and only valid until the next await.
 Chunk: TypeAlias = bytes | bytearray | memoryview
+
+#: How much of a body is read at once, in bytes, by whoever does not say.
+CONTENT_PIECE_BYTES = 256 * 1024
 
 
 class Framing(enum.Enum):
@@ -54,17 +57,77 @@ CHUNKED_BODY = Body(Framing.CHUNKED)
 CLOSE_DELIMITED_BODY = Body(Framing.CLOSE)
 
 
+class Content(Protocol):
+    """A request's body, read at the reader's pace: what is not read stays with the client.
+
+    Its methods raise `ProxyError` if the client breaks framing, leaves, or sends too much.
+    """
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole body has been taken."""
+        ...
+
+    @property
+    def trailers(self) -> Fields:
+        """Trailer fields, once complete."""
+        ...
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the client holds its body back until it is told to go on (RFC 9110 §10.1.1)."""
+        ...
+
+    def take_nowait(self) -> bytes:
+        """What has been read off the connection already, decoded; possibly nothing."""
+        ...
+
+    def receive_nowait(self, most: int) -> Chunk | None:
+        """The next piece if it is there, None if it is not; otherwise like `receive`."""
+        ...
+
+    async def receive(self, most: int = CONTENT_PIECE_BYTES) -> Chunk:
+        """The next piece, within the budget of `Wait.BODY`; empty if none came before the end.
+
+        ``most`` bounds what is read of a body of known length, in bytes. A memoryview is of a
+        shared buffer and only valid until the next await.
+        """
+        ...
+
+
+class NoContent:
+    """The content of a request without a body."""
+
+    complete = True
+    trailers: Fields = ()
+    awaits_continue = False
+
+    def take_nowait(self) -> bytes:
+        return b""
+
+    def receive_nowait(self, most: int) -> Chunk | None:
+        return b""
+
+    async def receive(self, most: int = CONTENT_PIECE_BYTES) -> Chunk:
+        return b""
+
+
+NO_CONTENT = NoContent()
+
+
 class Request:
-    """A request head that passed the strict checks.
+    """A request head that passed the strict checks, and the content behind it.
 
     ``target`` is in origin-form or ``*``; an absolute-form target was rewritten. ``host`` is the
     authority that the client asked for, empty only for HTTP/1.0. ``version`` is ``b"1.0"`` or
     ``b"1.1"``. ``options`` are the members of Connection, in lower case, and ``via`` the values of
-    Via. ``upgrade`` is the protocol asked for, empty when none may be switched to.
+    Via. ``upgrade`` is the protocol asked for, empty when none may be switched to. ``body`` says
+    how the body is framed; ``content`` gives it out.
     """
 
     __slots__ = (
         "body",
+        "content",
         "expects_continue",
         "fields",
         "host",
@@ -102,6 +165,7 @@ class Request:
         self.via = via
         self.expects_continue = expects_continue
         self.upgrade = upgrade
+        self.content: Content = NO_CONTENT
 
     def __repr__(self) -> str:
         return f"<Request {self.method!r} {self.target!r} {self.version!r} {self.body!r}>"

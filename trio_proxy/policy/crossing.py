@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+from trio_proxy.http.client import Client
 from trio_proxy.http.dates import http_date
 from trio_proxy.http.headers import RelayedFields, SortedFields
 from trio_proxy.http.messages import Field, Fields, Request, ResponseHead, first_value
@@ -28,7 +29,6 @@ from trio_proxy.http.names import (
 from trio_proxy.policy.forwarding import (
     PROXY_NAME,
     HeaderRules,
-    Origin,
     forwarded_element,
     grpc_timeout,
 )
@@ -55,9 +55,10 @@ _NEVER_IN_TRAILERS = frozenset(
 
 def upstream_fields(
     request: Request,
-    origin: Origin,
+    client: Client,
     rules: HeaderRules,
     *,
+    trace_id: str,
     upstream_host: bytes,
     remaining_seconds: float,
 ) -> Fields:
@@ -65,18 +66,18 @@ def upstream_fields(
     host = request.host if rules.preserve_host and request.host else upstream_host
     own: list[Field] = [
         (b"Host", host),
-        (b"X-Forwarded-For", origin.forwarded_for),
-        (b"X-Forwarded-Proto", origin.proto),
+        (b"X-Forwarded-For", client.forwarded_for),
+        (b"X-Forwarded-Proto", client.scheme),
     ]
-    if origin.host:
-        own.append((b"X-Forwarded-Host", origin.host))
+    if client.host:
+        own.append((b"X-Forwarded-Host", client.host))
     own += (
-        (b"X-Real-IP", origin.client_ip.encode()),
-        (b"X-Trace-ID", origin.trace_id.encode()),
+        (b"X-Real-IP", client.address.encode()),
+        (b"X-Trace-ID", trace_id.encode()),
         _via(request.version),
     )
     if rules.forwarded:
-        own.append((b"Forwarded", forwarded_element(origin)))
+        own.append((b"Forwarded", forwarded_element(client)))
     if rules.deadline_header and not math.isinf(remaining_seconds):
         milliseconds = max(0, int(remaining_seconds * 1000))
         own.append((rules.deadline_header, b"%d" % milliseconds))
@@ -85,17 +86,17 @@ def upstream_fields(
     if request.upgrade:
         own += ((b"Connection", b"upgrade"), (b"Upgrade", request.upgrade))
     read = request.fields
-    unusual = GRPC_TIMEOUT | FORWARDING if origin.trusted else GRPC_TIMEOUT
+    unusual = GRPC_TIMEOUT | FORWARDING if client.is_trusted else GRPC_TIMEOUT
     if isinstance(read, SortedFields) and not (
         read.kinds & unusual or rules.deadline_key or _declared_hop_by_hop(request.options)
     ):
         return RelayedFields(read, own, 1)
-    crossing = _crossing(request, origin, rules, remaining_seconds)
+    crossing = _crossing(request, client, rules, remaining_seconds)
     return [own[0], *crossing, *own[1:]]
 
 
 def _crossing(
-    request: Request, origin: Origin, rules: HeaderRules, remaining_seconds: float
+    request: Request, client: Client, rules: HeaderRules, remaining_seconds: float
 ) -> list[Field]:
     """The client's own fields that go on to the upstream."""
     dropped = _declared_hop_by_hop(request.options)
@@ -109,9 +110,9 @@ def _crossing(
             if not math.isinf(remaining_seconds):
                 crossing.append((field[0], grpc_timeout(remaining_seconds)))
                 continue
-            if not origin.trusted:
+            if not client.is_trusted:
                 continue
-        if name == rules.deadline_key or (kinds & FORWARDING and not origin.trusted):
+        if name == rules.deadline_key or (kinds & FORWARDING and not client.is_trusted):
             continue
         crossing.append(field)
     return crossing

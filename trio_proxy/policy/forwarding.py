@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from trio_proxy.http.client import Client
 from trio_proxy.http.messages import Request, first_value
 
 IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -77,29 +78,6 @@ class HeaderRules:
         return any((mapped or address) in network for network in self.trusted)
 
 
-class Origin:
-    """Where a request came from, as it is told to the upstream and to the log."""
-
-    __slots__ = ("client_ip", "forwarded_for", "host", "proto", "trace_id", "trusted")
-
-    def __init__(
-        self,
-        client_ip: str,
-        trace_id: str,
-        forwarded_for: bytes,
-        proto: bytes,
-        host: bytes,
-        *,
-        trusted: bool,
-    ) -> None:
-        self.client_ip = client_ip
-        self.trace_id = trace_id
-        self.forwarded_for = forwarded_for
-        self.proto = proto
-        self.host = host
-        self.trusted = trusted
-
-
 #: The variant's digit of a UUID (RFC 9562 §4.1) for a random one.
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
@@ -110,11 +88,11 @@ def new_trace_id() -> str:
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 
-def origin_of(request: Request, peer: str, rules: HeaderRules, *, trusted: bool) -> Origin:
+def client_of(request: Request, peer: str, rules: HeaderRules, *, trusted: bool) -> Client:
     """Who sent this, believing forwarding fields only if the peer is ``trusted``."""
     here = peer.encode()
     if not trusted:
-        return Origin(peer, new_trace_id(), here, b"http", request.host, trusted=False)
+        return Client(peer, here, b"http", request.host, is_trusted=False)
     chain = [
         hop.strip(b" \t")
         for name, value in request.fields
@@ -122,16 +100,23 @@ def origin_of(request: Request, peer: str, rules: HeaderRules, *, trusted: bool)
         for hop in value.split(b",")
         if hop.strip(b" \t")
     ]
-    trace_id = first_value(request.fields, b"x-trace-id") or b""
-    proto = (first_value(request.fields, b"x-forwarded-proto") or b"").lower()
-    return Origin(
-        client_ip=_nearest_untrusted(chain, peer, rules),
-        trace_id=trace_id.decode() if _TRACE_ID.fullmatch(trace_id) else new_trace_id(),
-        forwarded_for=b", ".join([*chain, here]),
-        proto=proto if proto in (b"http", b"https") else b"http",
-        host=first_value(request.fields, b"x-forwarded-host") or request.host,
-        trusted=True,
+    scheme = (first_value(request.fields, b"x-forwarded-proto") or b"").lower()
+    return Client(
+        _nearest_untrusted(chain, peer, rules),
+        b", ".join([*chain, here]),
+        scheme if scheme in (b"http", b"https") else b"http",
+        first_value(request.fields, b"x-forwarded-host") or request.host,
+        is_trusted=True,
     )
+
+
+def trace_id_of(request: Request, *, trusted: bool) -> str:
+    """The trace id that a ``trusted`` peer has sent, or else a new one."""
+    if trusted:
+        trace_id = first_value(request.fields, b"x-trace-id") or b""
+        if _TRACE_ID.fullmatch(trace_id):
+            return trace_id.decode()
+    return new_trace_id()
 
 
 def _nearest_untrusted(chain: list[bytes], peer: str, rules: HeaderRules) -> str:
@@ -190,14 +175,14 @@ def grpc_timeout(seconds: float) -> bytes:
     return b"%dH" % min(seconds / 3600, _MAX_GRPC_NUMBER)
 
 
-def forwarded_element(origin: Origin) -> bytes:
+def forwarded_element(client: Client) -> bytes:
     """One RFC 7239 element for this hop; an IPv6 address and a host with a port need quotes."""
-    address = origin.forwarded_for.rpartition(b" ")[2]
+    address = client.forwarded_for.rpartition(b" ")[2]
     node = b'"[%s]"' % address if address.count(b":") > 1 else address
     if address == b"unix:":
         node = b"unknown"
-    element = b"for=%s;proto=%s" % (node, origin.proto)
-    if origin.host:
-        host = origin.host.replace(b"\\", b"").replace(b'"', b"")
+    element = b"for=%s;proto=%s" % (node, client.scheme)
+    if client.host:
+        host = client.host.replace(b"\\", b"").replace(b'"', b"")
         element += b';host="%s"' % host
     return element

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 
 from trio_proxy.codec.h1.requests import HeadLimits
 from trio_proxy.exchange.contract import Handler
+from trio_proxy.exchange.deadlines import Budgets
 from trio_proxy.front.plan import Plan
 from trio_proxy.handlers.proxy import ProxyHandler
 from trio_proxy.policy.breaker import BreakerRules
@@ -25,6 +26,7 @@ from trio_proxy.upstream.pool.rules import (
     PoolRules,
     QueueRules,
 )
+from trio_proxy.upstream.tries import MessageRules
 
 #: The pool that the short form of the configuration describes.
 DEFAULT_POOL = "default"
@@ -112,14 +114,15 @@ def _check_rules(health: Health) -> CheckRules | None:
     )
 
 
-def wait_budgets(settings: Settings) -> Mapping[str, float]:
-    """Seconds for each kind of wait, by the name that errors and logs use."""
-    return {
+def budgets(settings: Settings, at_most: float = math.inf) -> Budgets:
+    """How long everything may take; ``at_most`` seconds, whatever the settings say."""
+    seconds = {
         **settings.timeouts.seconds,
         "client_write": settings.timeouts.seconds["write"],
         "queue": settings.limits.queue_seconds,
         "try": to_seconds(settings.retry.try_timeout_ms),
     }
+    return Budgets({name: min(length, at_most) for name, length in seconds.items()})
 
 
 def header_rules(settings: Settings) -> HeaderRules:
@@ -149,8 +152,8 @@ def proxy_plan(settings: Settings, pool: Pool, limits: RateLimits) -> Plan:
     """What client connections need to know of the configuration."""
     rules, heads = header_rules(settings), head_limits(settings)
     return Plan(
-        handler=limits.limited(ProxyHandler(pool, rules, heads)),
-        seconds=wait_budgets(settings),
+        handler=limits.limited(ProxyHandler(pool, MessageRules(rules, heads))),
+        budgets=budgets(settings),
         rules=rules,
         head_limits=heads,
         max_body_bytes=settings.limits.max_body_bytes,
@@ -163,6 +166,6 @@ METRICS_WAIT_SECONDS = 10.0
 
 def metrics_plan(settings: Settings, handler: Handler) -> Plan:
     """The metrics port: as strict, with short deadlines, and no request bodies to speak of."""
-    budgets = wait_budgets(settings)
-    seconds = {name: min(length, METRICS_WAIT_SECONDS) for name, length in budgets.items()}
-    return Plan(handler=handler, seconds=seconds, max_body_bytes=1024)
+    return Plan(
+        handler=handler, budgets=budgets(settings, METRICS_WAIT_SECONDS), max_body_bytes=1024
+    )

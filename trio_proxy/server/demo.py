@@ -14,7 +14,7 @@ from trio_proxy.front.service import Service
 from trio_proxy.handlers.echo import EchoHandler
 from trio_proxy.http.addresses import Address, TcpAddress
 from trio_proxy.net.dial import SocketNetwork
-from trio_proxy.server.build import wait_budgets
+from trio_proxy.server.build import budgets
 from trio_proxy.server.metrics_port import Unobserved
 from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.run import serve
@@ -41,11 +41,12 @@ def proxy_settings(upstreams: tuple[TcpAddress, ...] = (TcpAddress("127.0.0.1", 
 @asynccontextmanager
 async def echo_upstream(network: SocketNetwork, name: str) -> AsyncIterator[Address]:
     """An upstream that answers with what it was sent, for as long as the block lasts."""
-    budgets = wait_budgets(proxy_settings())
-    service = Service(Plan(handler=EchoHandler(name), seconds=budgets), Unobserved())
+    plan = Plan(handler=EchoHandler(name), budgets=budgets(proxy_settings()))
+    service = Service(plan, Unobserved())
     listener = await network.listen(ANY_PORT)
     async with trio.open_nursery() as nursery:
         acceptor = Acceptor(service, trio.CapacityLimiter(MAX_ECHO_CONNS), nursery)
+        nursery.start_soon(service.timers.run)
         nursery.start_soon(acceptor.run, listener)
         try:
             yield listener.address

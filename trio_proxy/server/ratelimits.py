@@ -6,6 +6,7 @@ import importlib
 
 import trio
 
+from trio_proxy.exchange.chain import chain
 from trio_proxy.exchange.contract import Handler
 from trio_proxy.middleware.ratelimit.ratelimit import Buckets, LocalBuckets, RateLimited
 from trio_proxy.middleware.ratelimit.redis_buckets import RedisBuckets
@@ -81,7 +82,8 @@ class RateLimits:
         if self._settings is None or self._local is None:
             return handler
         buckets: Buckets = self._redis or self._local
-        return RateLimited(handler, buckets, _rate(self._settings), self._settings.key)
+        limit = RateLimited(buckets, _rate(self._settings), self._settings.key)
+        return chain([limit], handler)
 
 
 def _local_buckets(settings: RateLimitSettings) -> LocalBuckets:

@@ -10,8 +10,9 @@ import trio
 
 from trio_proxy.codec.h1.wire import ClientWire
 from trio_proxy.exchange.contract import Sink
+from trio_proxy.exchange.deadlines import Wait, WaitBlock
+from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import READ_SIZE, Stream
-from trio_proxy.exchange.watchdog import Watchdog
 from trio_proxy.http.errors import ProtocolError, ProxyError, Reason, Source
 from trio_proxy.http.messages import Framing
 from trio_proxy.http.phases import Phase
@@ -21,53 +22,61 @@ class UpstreamReader:
     """Waits for an upstream's bytes under the read deadline.
 
     That deadline starts when the request has been sent, as nginx's does: while the body is on its
-    way (``is_uploading``) it is not the upstream's turn. Methods raise OSError or
+    way (``is_suspended``) it is not the upstream's turn. Methods raise OSError or
     `trio.ClosedResourceError` if the connection fails.
     """
 
-    __slots__ = ("_waiting", "_watchdog", "is_uploading")
+    __slots__ = ("_block", "_exchange", "is_suspended")
 
-    def __init__(self, watchdog: Watchdog) -> None:
-        self._watchdog = watchdog
-        self._waiting = False
-        self.is_uploading = False
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._block: WaitBlock | None = None
+        self.is_suspended = False
 
-    def _wait(self) -> str:
-        return "" if self.is_uploading else "read"
-
-    def turn_changed(self, *, is_uploading: bool) -> None:
+    def turn_changed(self, *, is_suspended: bool) -> None:
         """The upload has begun or ended: start or stop the deadline of a wait under way."""
-        self.is_uploading = is_uploading
-        if self._waiting:
-            self._watchdog.arm(self._wait())
+        self.is_suspended = is_suspended
+        if self._block is not None:
+            if is_suspended:
+                self._block.suspend()
+            else:
+                self._block.begin()
+
+    async def _wait(self, stream: Stream) -> None:
+        with self._exchange.deadlines.wait(Wait.READ) as block:
+            if self.is_suspended:
+                block.suspend()
+            self._block = block
+            try:
+                await stream.wait_readable()
+            finally:
+                self._block = None
+            if block.is_late:
+                await block.too_late()
 
     async def receive(self, stream: Stream) -> bytes:
         """The next bytes, ``b""`` at the end."""
-        await self._watchdog.breathe(self._wait())
+        turns = self._exchange.turns
+        if turns.take():
+            await turns.pass_on()
         data = stream.receive_nowait(READ_SIZE)
         return await self.receive_later(stream) if data is None else data
 
     async def receive_later(self, stream: Stream) -> bytes:
         """`receive` for when nothing can have come yet: saves the call that would say so."""
         data = None
-        self._waiting = True
-        try:
-            while data is None:
-                await self._watchdog.wait_readable(stream, self._wait())
-                data = stream.receive_nowait(READ_SIZE)
-        finally:
-            self._waiting = False
+        while data is None:
+            await self._wait(stream)
+            data = stream.receive_nowait(READ_SIZE)
         return data
 
-    async def receive_into(self, stream: Stream, buffer: memoryview) -> int:
-        """The number of bytes put into a buffer that others use at the next await; 0 at the end."""
-        self._waiting = True
-        try:
-            while (size := stream.receive_into_nowait(buffer)) is None:
-                await self._watchdog.wait_readable(stream, self._wait())
-        finally:
-            self._waiting = False
-        return size
+    async def receive_into(self, stream: Stream, most: int) -> memoryview:
+        """Up to ``most`` bytes, in a buffer that others use at the next await; none at the end."""
+        exchange = self._exchange
+        buffer = exchange.scratch[: min(most, exchange.piece_bytes)]
+        while (size := stream.receive_into_nowait(buffer)) is None:
+            await self._wait(stream)
+        return buffer[:size]
 
 
 def take_whole_body(wire: ClientWire, sink: Sink) -> bool:
@@ -134,12 +143,11 @@ async def _relay_known_length(
         return
     await sink.flush()
     while not wire.body_complete:
-        buffer = sink.relay_buffer[: wire.remaining]
-        size = await reader.receive_into(stream, buffer)
-        if not size:
+        piece = await reader.receive_into(stream, wire.remaining)
+        if not piece:
             raise truncated(f"{wire.remaining} bytes of the body are missing")
-        wire.count_bypassed(size)
-        await sink.send_through(buffer[:size])
+        wire.count_bypassed(len(piece))
+        await sink.send_through(piece)
 
 
 def discard_body(wire: ClientWire) -> bool:

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from trio_proxy.exchange.contract import RequestBody
-from trio_proxy.exchange.streams import PIECE_BYTES
-from trio_proxy.exchange.watchdog import Watchdog
-from trio_proxy.http.messages import Chunk, Fields
+from trio_proxy.http.messages import CONTENT_PIECE_BYTES, Chunk, Content, Fields
 
 C = TypeVar("C", bound=Chunk)
 
 
-class ReplayBody:
-    """`RequestBody` that keeps the first ``limit`` bytes of another one to give them out again.
+class ReplayContent:
+    """`Content` that keeps the first ``limit`` bytes of another one to give them out again.
 
     A body that turns out longer is passed on all the same, and its copy is let go at once.
     """
 
-    def __init__(self, body: RequestBody, limit: int) -> None:
-        self._body = body
+    def __init__(self, content: Content, limit: int) -> None:
+        self._content = content
         self._room = limit
-        #: Something of it has come, or the client was told to send it (RFC 9110 §10.1.1).
-        self.has_begun = False
         self._kept: bytearray | None = bytearray()
         #: What is to be given out again.
         self._again = b""
 
     @property
     def complete(self) -> bool:
-        return self._body.complete and not self._again
+        return self._content.complete and not self._again
 
     @property
     def trailers(self) -> Fields:
-        return self._body.trailers
+        return self._content.trailers
+
+    @property
+    def awaits_continue(self) -> bool:
+        return self._content.awaits_continue
 
     @property
     def can_rewind(self) -> bool:
@@ -50,25 +49,24 @@ class ReplayBody:
         self._kept = None
 
     def take_nowait(self) -> bytes:
-        return self._take_again() or self._keep(self._body.take_nowait())
+        return self._take_again() or self._keep(self._content.take_nowait())
 
     def receive_nowait(self, most: int) -> Chunk | None:
         if self._again:
             return self._take_again()
-        piece = self._body.receive_nowait(most)
+        piece = self._content.receive_nowait(most)
         return None if piece is None else self._keep(piece)
 
-    async def receive(self, watchdog: Watchdog, wait: str, most: int = PIECE_BYTES) -> Chunk:
+    async def receive(self, most: int = CONTENT_PIECE_BYTES) -> Chunk:
         if self._again:
             return self._take_again()
-        return self._keep(await self._body.receive(watchdog, wait, most))
+        return self._keep(await self._content.receive(most))
 
     def _take_again(self) -> bytes:
         again, self._again = self._again, b""
         return again
 
     def _keep(self, data: C) -> C:
-        self.has_begun = self.has_begun or bool(data)
         if self._kept is not None:
             self._room -= len(data)
             if self._room < 0:

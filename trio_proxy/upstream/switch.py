@@ -20,10 +20,11 @@ async def switch_protocols(
 
     Raises ProxyError if a side fails or the tunnel_idle deadline passes.
     """
-    client, from_client = await sink.switch_protocols(head)
+    client, from_client = await sink.switch(head)
     exchange.phase = Phase.STREAM
-    seconds = sink.watchdog.deadlines.seconds["tunnel_idle"]
-    tunnel = Tunnel(client, upstream, seconds, sink.watchdog.timers)
+    deadlines = exchange.deadlines
+    seconds = deadlines.budgets.tunnel_idle
+    tunnel = Tunnel(client, upstream, seconds, deadlines.timers)
 
     def count_rightwards(size: int) -> None:
         exchange.bytes_received += size

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
 from trio_proxy.codec.h1.wire import ClientWire
-from trio_proxy.exchange.contract import RequestBody
+from trio_proxy.exchange.deadlines import Wait
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import Stream, note_piece
 from trio_proxy.exchange.transfer import send_all, send_borrowed, turns_for
-from trio_proxy.exchange.watchdog import TURNS_WITHOUT_CHECKPOINT, Watchdog
+from trio_proxy.exchange.turns import TURNS_WITHOUT_CHECKPOINT
 from trio_proxy.http.errors import ProxyError
+from trio_proxy.http.messages import Content
 
 
-def _nothing_is_left() -> bytes:
-    """In place of what an upload that has ended would send."""
-    return b""
-
-
-def _nothing_has_changed() -> None: ...
-
-
-def upload_nowait(body: RequestBody, wire: ClientWire, stream: Stream) -> bytes:
+def upload_nowait(content: Content, wire: ClientWire, stream: Stream) -> bytes:
     """Move what is there of a body of known length; what the upstream has not taken of it.
 
     A body that is here already needs no `Upload`, whose task costs more than to move a piece.
     Raises OSError if the upstream takes no more, ProxyError for a fault of the client.
     """
     turns = 0
-    while turns < TURNS_WITHOUT_CHECKPOINT and not body.complete:
-        piece = body.receive_nowait(stream.piece_bytes)
+    while turns < TURNS_WITHOUT_CHECKPOINT and not content.complete:
+        piece = content.receive_nowait(stream.piece_bytes)
         if piece is None:
             break
         wire.encode_data(piece)  # of known length, so h11 counts it and adds nothing
@@ -44,115 +37,99 @@ def upload_nowait(body: RequestBody, wire: ClientWire, stream: Stream) -> bytes:
     return b""
 
 
+class Sender(Protocol):
+    """The try that the upload is part of."""
+
+    @property
+    def exchange(self) -> Exchange: ...
+
+    @property
+    def content(self) -> Content: ...
+
+    def encode_request_end(self) -> bytes: ...
+
+    def upload_changed(self) -> None: ...
+
+
 class Upload:
     """One task that moves the body, started only when there is something left to move.
 
-    It never raises for what peers do: a fault of the client aborts the exchange's main task, an
-    upstream that takes no more is left to the main task, which may find an answer waiting.
+    It sends ``unsent``, and then the rest of the body unless that ``ended`` with it. It never
+    raises for what peers do: a fault of the client ends the exchange, an upstream that takes no
+    more is left to the try, which may find an answer waiting.
     """
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        body: RequestBody,
-        wire: ClientWire,
-        stream: Stream,
-        main: Watchdog,
-        *,
-        waits_for_continue: bool,
-        encode_end: Callable[[], bytes],
-        on_change: Callable[[], None],
-    ) -> None:
-        self._exchange = exchange
-        self._body = body
-        self._wire = wire
-        self._stream = stream
-        self._main = main
-        self._watchdog = Watchdog(main.deadlines, main.timers)
-        self._encode_end = encode_end
-        self._on_change = on_change
-        self._stopped = False
-        #: While the client waits for a 100 it is not late with its body.
-        self._wait = "" if waits_for_continue else "body"
-        #: Set when the task has ended, however.
-        self.done = trio.Event()
-        #: The whole body was handed over.
-        self.complete = False
-        #: A response head has come: a stall must not hide it.
-        self.answered = False
+    __slots__ = (
+        "_attempt",
+        "_ended",
+        "_scope",
+        "_stream",
+        "_unsent",
+        "_wire",
+        "is_complete",
+        "is_done",
+    )
 
-    async def run(self, unsent: bytes, ended: bool) -> None:
-        """Send ``unsent``, and then the rest of the body unless it ``ended`` with that."""
+    def __init__(
+        self, attempt: Sender, stream: Stream, wire: ClientWire, unsent: bytes, ended: bool
+    ) -> None:
+        self._attempt: Sender | None = attempt
+        self._stream = stream
+        self._wire = wire
+        self._unsent = unsent
+        self._ended = ended
+        self._scope = trio.CancelScope()
+        #: Nothing more will be sent, so that it is the upstream's turn.
+        self.is_done = False
+        #: The whole body was handed over.
+        self.is_complete = False
+
+    async def run(self) -> None:
+        """Send everything."""
+        attempt = self._attempt
+        assert attempt is not None
         try:
-            with self._watchdog:
-                if unsent:
-                    await send_all(self._stream, unsent, self._watchdog, "write")
-                if not ended:
-                    await self._relay()
-                self.complete = True
-            if self._watchdog.was_cancelled and not self._stopped:
-                self._out_of_time()
+            with self._scope:
+                await self._send(attempt)
+                self.is_complete = True
+            self._end(attempt)
         except ProxyError as exc:
             exc.__traceback__ = exc.__cause__ = None  # their frames hold this upload
-            self._main.abort(exc)
+            attempt.exchange.abort(exc)
         except (OSError, trio.ClosedResourceError):
-            pass  # the upstream takes no more; whether it has answered is seen when reading
+            # The upstream takes no more; whether it has answered is seen when reading.
+            self._end(attempt)
         finally:
-            self.done.set()
-            self._on_change()
-            # Nobody is told any more; and what both know of each other is left to no collector.
-            self._on_change = _nothing_has_changed
-            self._encode_end = _nothing_is_left
+            self._attempt = None  # what both know of each other is left to no collector
 
-    async def _relay(self) -> None:
-        body, deadlines, clock = self._body, self._watchdog.deadlines, self._watchdog.timers.now
-        while not body.complete:
-            began = clock()
-            piece = await body.receive(self._watchdog, self._wait, self._stream.piece_bytes)
-            deadlines.extend_try(clock() - began)
+    def _end(self, attempt: Sender) -> None:
+        self.is_done = True
+        attempt.upload_changed()
+
+    async def _send(self, attempt: Sender) -> None:
+        exchange, content, stream = attempt.exchange, attempt.content, self._stream
+        if self._unsent:
+            await send_all(stream, self._unsent, exchange, Wait.WRITE)
+        if self._ended:
+            return
+        deadlines = exchange.deadlines
+        while not content.complete:
+            began, was_held_back = deadlines.timers.now(), content.awaits_continue
+            piece = await content.receive(stream.piece_bytes)
+            # That long the client kept everybody waiting for its body.
+            deadlines.try_at += deadlines.timers.now() - began
             if not piece:
                 continue
-            if not self._wait:
-                self._begin()
+            if was_held_back:
+                attempt.upload_changed()
             parts = self._wire.encode_data(piece)
             if len(parts) == 1 and isinstance(piece, memoryview):
-                await send_borrowed(self._stream, piece, self._watchdog, "write")
+                await send_borrowed(stream, piece, exchange, Wait.WRITE)
             else:
-                await send_all(self._stream, b"".join(parts), self._watchdog, "write")
-        if end := self._encode_end():  # an empty send would only take the socket's error away
-            await send_all(self._stream, end, self._watchdog, "write")
-
-    def _out_of_time(self) -> None:
-        """Have the exchange fail, unless the upstream stalls after it has begun to answer."""
-        if self._watchdog.wait == "body" or not self.answered:
-            failure = self._watchdog.failure(self._exchange)
-            if self._watchdog.wait == "write":
-                self._main.fail_try(failure)  # whoever is to blame: another may take it
-            else:
-                self._main.abort(failure)
-
-    @property
-    def waits_for_continue(self) -> bool:
-        """Whether the client was not told to go on, and has not done so of its own accord."""
-        return not self._wait
-
-    @property
-    def is_moving(self) -> bool:
-        """Whether it is the client's turn, or this task's, rather than the upstream's."""
-        return bool(self._wait) and not self.done.is_set()
-
-    def _begin(self) -> None:
-        self._wait = "body"
-        self._on_change()
-
-    def continue_relayed(self) -> None:
-        """The client has been told to go on, so from now on it can be late."""
-        if not self._wait:
-            self._begin()
-            self._watchdog.arm("body")
+                await send_all(stream, b"".join(parts), exchange, Wait.WRITE)
+        if end := attempt.encode_request_end():  # an empty send would take the socket's error away
+            await send_all(stream, end, exchange, Wait.WRITE)
 
     def stop(self) -> None:
-        """Cancel the rest; `done` is set soon after. Who was out of time by then still says so."""
-        if not self._watchdog.is_over:
-            self._stopped = True
-        self._watchdog.cancel("the exchange is over")
+        """Cancel the rest."""
+        self._scope.cancel(reason="the try is over")

@@ -25,7 +25,7 @@ from __future__ import annotations
 from trio_proxy.codec.h1.grammar import FORBIDDEN_IN_HEAD
 from trio_proxy.codec.h1.heads import write_request, write_response
 from trio_proxy.codec.h1.machine import h11, process_event
-from trio_proxy.codec.h1.reader import MAX_H11_BUFFER, PLAIN_END, Wire
+from trio_proxy.codec.h1.reader import MAX_H11_BUFFER, Wire
 from trio_proxy.codec.h1.requests import HeadLimits, check_incomplete, parse_request
 from trio_proxy.codec.h1.responses import parse_response
 from trio_proxy.codec.h1.standins import plain_request, tell_of_request, tell_of_response
@@ -124,7 +124,7 @@ class ServerWire(Wire):
         if not keep_alive:
             framing.append((b"Connection", b"close"))
         elif self._is_http10:
-            self._stand_in_http11()
+            self.start_response_anew()
             framing.append((b"Connection", b"keep-alive"))
         has_length = head.declared_length is not None or head.status in (204, 304)
         self._sends_chunked = not (has_length or self._is_http10 or self._method == b"HEAD")
@@ -136,32 +136,17 @@ class ServerWire(Wire):
             return True
         return head.declared_length is not None or head.status in (204, 304)
 
-    def _stand_in_http11(self) -> None:
-        """Let h11 answer an HTTP/1.0 client that asked for keep-alive, which it does not know.
+    def start_response_anew(self) -> None:
+        """Let h11 write a response whatever it was told before; nothing of another may have left.
+
+        That is also how an HTTP/1.0 client is answered that asked for keep-alive, which h11 does
+        not know.
 
         The state machine is told of an equal HTTP/1.1 request. It is only used to write a response
         of known length, and an HTTP/1.0 request has no chunked body that h11 would have to read.
         """
         self._h11 = h11.Connection(h11.SERVER, MAX_H11_BUFFER)
         process_event(self._h11, plain_request(self._method))
-
-    def encode_refusal(self, head: ResponseHead, body: bytes, *, keep_alive: bool) -> bytes:
-        """A whole response that the proxy makes itself, whatever state the exchange was in.
-
-        Nothing of another final response may have been sent. An answer to HEAD has no ``body``.
-        """
-        self._stand_in_http11()
-        fields = [*head.fields, (b"Content-Length", b"%d" % len(body))]
-        if not keep_alive:
-            fields.append((b"Connection", b"close"))
-        elif self._is_http10:
-            fields.append((b"Connection", b"keep-alive"))
-        event = h11.Response(status_code=head.status, headers=fields, reason=head.reason)
-        parts = [self._h11.send(event) or b""]
-        if self._method != b"HEAD":
-            parts.append(self._h11.send(h11.Data(data=body)) or b"")
-        parts.append(self._h11.send(PLAIN_END) or b"")
-        return b"".join(parts)
 
 
 class ClientWire(Wire):

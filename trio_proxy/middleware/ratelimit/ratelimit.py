@@ -14,19 +14,20 @@ from typing import Protocol, TypeAlias
 
 import trio
 
-from trio_proxy.exchange.contract import Handler, Sink
+from trio_proxy.exchange.contract import Next, Sink, SinkFilter
 from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.exchange.streams import Stream
+from trio_proxy.http.client import Client
 from trio_proxy.http.errors import ProxyError, Reason, Source
-from trio_proxy.http.messages import Request
+from trio_proxy.http.messages import Fields, Request, ResponseHead
 from trio_proxy.http.phases import Phase
-from trio_proxy.policy.forwarding import Origin
 from trio_proxy.policy.token_bucket import Grant, Rate, TokenBuckets, rate_limit_fields
 from trio_proxy.telemetry.complaint import Complaint
 
 log = getLogger("trio_proxy.handlers")
 
 #: Whose token a request takes: at most `MAX_KEY_BYTES`, printable ASCII.
-KeyOf: TypeAlias = Callable[[Request, Origin], bytes]
+KeyOf: TypeAlias = Callable[[Request, Client], bytes]
 
 #: The longest key: ``header:``, a field name of 64 characters, and a digest in hexadecimal.
 MAX_KEY_BYTES = 7 + 64 + 1 + 32
@@ -63,14 +64,13 @@ class LocalBuckets:
 
 
 class RateLimited:
-    """Hands a request on to another handler if there is a token for it.
+    """Hands a request on if there is a token for it.
 
     ``key`` is whose token: ``client_ip``, ``global`` or ``header:NAME``. The answer to either kind
     of request says how the bucket stands.
     """
 
-    def __init__(self, handler: Handler, buckets: Buckets, rate: Rate, key: str) -> None:
-        self._handler = handler
+    def __init__(self, buckets: Buckets, rate: Rate, key: str) -> None:
         self._buckets = buckets
         self._rate = rate
         self._key_of = key_maker(key)
@@ -80,20 +80,18 @@ class RateLimited:
     def __repr__(self) -> str:
         return f"<RateLimited {self._shown_key} {self._rate} {self._buckets}>"
 
-    async def handle(
-        self, exchange: Exchange, request: Request, origin: Origin, sink: Sink
-    ) -> None:
+    async def handle(self, exchange: Exchange, request: Request, sink: Sink, next: Next) -> None:
         """Raises `ProxyError` with `Reason.RATE_LIMITED` for a request too many."""
         exchange.phase = Phase.REQUEST_FILTER
-        sink.watchdog.arm("")
-        grant = await self._buckets.take(self._key_of(request, origin))
-        sink.extra_fields += rate_limit_fields(self._rate, grant)
+        grant = await self._buckets.take(self._key_of(request, exchange.client))
+        fields = rate_limit_fields(self._rate, grant)
+        exchange.refusal_fields = [*(exchange.refusal_fields or ()), *fields]
         if not grant.allowed:
             # The client's address, but never the value of a field: it may be a credential.
             self._complaint.warn(
                 "rate limit by %s reached, of %s: request refused",
                 self._shown_key,
-                origin.client_ip,
+                exchange.client.address,
             )
             raise ProxyError(
                 Source.CLIENT,
@@ -101,14 +99,36 @@ class RateLimited:
                 Reason.RATE_LIMITED,
                 retry_after=grant.retry_after,
             )
-        await self._handler.handle(exchange, request, origin, sink)
+        await next(exchange, request, RateLimitSink(sink, fields))
+
+
+class RateLimitSink(SinkFilter):
+    """Says in the answer how the bucket stands, unless an upstream says something of its own.
+
+    What it says is one statement, which must not be mixed with another.
+    """
+
+    def __init__(self, sink: Sink, fields: Fields) -> None:
+        super().__init__(sink)
+        self._fields = fields
+
+    def start(self, head: ResponseHead) -> None:
+        self.sink.start(self._with_fields(head))
+
+    async def switch(self, head: ResponseHead) -> tuple[Stream, bytes]:
+        return await self.sink.switch(self._with_fields(head))
+
+    def _with_fields(self, head: ResponseHead) -> ResponseHead:
+        if not any(name.lower().startswith(b"ratelimit") for name, _ in head.fields):
+            head.fields = [*head.fields, *self._fields]
+        return head
 
 
 def key_maker(key: str) -> KeyOf:
     """The function for a ``key`` of the settings. Raises ValueError for one that is unknown."""
     kind, _, name = key.partition(":")
     if key == "client_ip":
-        return lambda _, origin: client_key(origin.client_ip)
+        return lambda _, client: client_key(client.address)
     if key == "global":
         return lambda _, __: b"global"
     if kind == "header" and name:

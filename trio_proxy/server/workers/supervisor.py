@@ -23,7 +23,6 @@ from trio_proxy.http.messages import Request
 from trio_proxy.net.channel import MAX_DESCRIPTORS
 from trio_proxy.net.dial import SocketNetwork
 from trio_proxy.net.shared import SharedListener, Sharer
-from trio_proxy.policy.forwarding import Origin
 from trio_proxy.server.files import SPARE_FILES, raise_soft_limit
 from trio_proxy.server.listeners import Change, Listeners, shown
 from trio_proxy.server.metrics_port import MetricsPort
@@ -148,15 +147,13 @@ class Supervisor:
 
     # Metrics
 
-    async def handle(
-        self, exchange: Exchange, request: Request, origin: Origin, sink: Sink
-    ) -> None:
+    async def handle(self, exchange: Exchange, request: Request, sink: Sink) -> None:
         """Answer on the metrics port with the sums over all workers, as they are now."""
         await self._crew.count()
         self._collector.stats = combined(self._crew.ledger.total(), self.stats)
         self._collector.running = len(self._crew.ready)
         self._collector.restarts = self._crew.restarts
-        await self._metrics.handle(exchange, request, origin, sink)
+        await self._metrics.handle(exchange, request, sink)
 
     # Stop
 

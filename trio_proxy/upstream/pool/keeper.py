@@ -99,8 +99,8 @@ class Keeper:
             await upstream.wait_until_unused()
         if not upstream.is_retired_since(turn):
             return  # it has come back
-        for holder in list(upstream.leased.values()):
-            holder.cut()
+        for slot in list(upstream.leased):
+            slot.holder.cut("upstream removed and drain deadline passed")
         await upstream.wait_until_unused()
         if upstream.is_retired_since(turn):
             self._pool.membership.has_left(upstream)

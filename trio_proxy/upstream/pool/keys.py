@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from trio_proxy.http.client import Client
 from trio_proxy.http.messages import Request, cookie_values, first_value
-from trio_proxy.policy.forwarding import Origin
 from trio_proxy.policy.hashing import hash_of
 
-KeyOf: TypeAlias = Callable[[Request, Origin], int]
+KeyOf: TypeAlias = Callable[[Request, Client], int]
 
 
 def key_reader(policy: str, key: str) -> KeyOf:
@@ -30,23 +30,23 @@ def key_reader(policy: str, key: str) -> KeyOf:
     return _READERS[key]
 
 
-def _no_key(request: Request, origin: Origin) -> int:
+def _no_key(request: Request, client: Client) -> int:
     return 0
 
 
-def _client_ip(request: Request, origin: Origin) -> int:
-    return hash_of(origin.client_ip.encode())
+def _client_ip(request: Request, client: Client) -> int:
+    return hash_of(client.address.encode())
 
 
-def _path(request: Request, origin: Origin) -> int:
+def _path(request: Request, client: Client) -> int:
     return hash_of(request.target.partition(b"?")[0])
 
 
-def _uri(request: Request, origin: Origin) -> int:
+def _uri(request: Request, client: Client) -> int:
     return hash_of(request.target)
 
 
-def _host(request: Request, origin: Origin) -> int:
+def _host(request: Request, client: Client) -> int:
     return hash_of(request.host.lower())
 
 
@@ -59,16 +59,16 @@ _READERS: dict[str, KeyOf] = {
 
 
 def _header(name: bytes) -> KeyOf:
-    def read(request: Request, origin: Origin) -> int:
+    def read(request: Request, client: Client) -> int:
         value = first_value(request.fields, name)
-        return _client_ip(request, origin) if value is None else hash_of(value)
+        return _client_ip(request, client) if value is None else hash_of(value)
 
     return read
 
 
 def _cookie(prefix: bytes) -> KeyOf:
-    def read(request: Request, origin: Origin) -> int:
+    def read(request: Request, client: Client) -> int:
         value = next(cookie_values(request.fields, prefix), None)
-        return _client_ip(request, origin) if value is None else hash_of(value)
+        return _client_ip(request, client) if value is None else hash_of(value)
 
     return read

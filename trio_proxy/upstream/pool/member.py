@@ -15,12 +15,14 @@ from typing import Protocol
 
 import trio
 
+from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.addresses import Address, TcpAddress
 from trio_proxy.policy.hashing import seed_of
-from trio_proxy.upstream.connection import Holder, UpstreamConnection
+from trio_proxy.upstream.h1_session import UpstreamSession
 from trio_proxy.upstream.pool import condition
 from trio_proxy.upstream.pool.condition import Condition
 from trio_proxy.upstream.pool.rules import HealthRules, MemberRules
+from trio_proxy.upstream.session import Session, Slot
 
 log = logging.getLogger("trio_proxy.upstream")
 
@@ -72,21 +74,22 @@ class Member:
         self.freed = freed
         self._changed = changed
         self._room_changed = room_changed
-        #: Slots of the cap that are left; below zero when it was lowered.
-        self._slots = self.limiter.available_tokens
-        #: Whether `maybe_lease` would find a connection or a slot.
-        self.has_room = self._slots > 0
+        #: Sessions of the cap that are left; below zero when it was lowered.
+        self._sessions_left = self.limiter.available_tokens
+        #: Whether `maybe_lease` would find a slot.
+        self.has_room = self._sessions_left > 0
         #: The usual case: nothing is the matter with it, and it has room.
         self.is_ready = self.has_room and self.condition.is_fit
-        #: Oldest first; reuse takes the newest (LIFO), so that spare ones grow old and are closed.
-        self._idle: deque[UpstreamConnection] = deque()
-        #: Leased connections and who holds them.
-        self.leased: dict[UpstreamConnection, Holder] = {}
+        #: Sessions with a slot free, oldest first; reuse takes the newest (LIFO), so that spare
+        #: ones grow old and are closed.
+        self._with_room: deque[Session] = deque()
+        #: The slots that are leased.
+        self.leased: set[Slot] = set()
         self._unused: trio.Event | None = None
 
     def __repr__(self) -> str:
         tokens = f"{self.limiter.borrowed_tokens}/{self.limiter.total_tokens:g}"
-        return f"<Member {self.name} conns={tokens} idle={len(self._idle)}>"
+        return f"<Member {self.name} conns={tokens} idle={len(self._with_room)}>"
 
     def _host_field(self, rules: MemberRules) -> bytes:
         """What Host says when the client's is not preserved; the default port goes unsaid."""
@@ -102,97 +105,99 @@ class Member:
 
     def _note_room(self) -> None:
         """Idle connections or slots have changed in number."""
-        has_room = bool(self._idle) or self._slots > 0
+        has_room = bool(self._with_room) or self._sessions_left > 0
         if has_room != self.has_room:
             self.has_room = has_room
             self.is_ready = has_room and self.condition.is_fit
             self._room_changed()
 
-    def _note_slots(self) -> None:
-        self._slots = self.limiter.available_tokens
+    def _note_sessions(self) -> None:
+        self._sessions_left = self.limiter.available_tokens
         self._note_room()
 
-    def maybe_lease(self, holder: Holder, now: float) -> UpstreamConnection | None:
-        """An idle connection that still looks alive, else a slot to dial in, else None."""
-        idle = self._idle
-        connection = (self._maybe_reuse(now) if idle else None) or self._maybe_open_slot()
-        if connection is None:
+    def maybe_lease(self, holder: Exchange, now: float) -> Slot | None:
+        """A slot of a session that still looks alive, else one to dial in, else None."""
+        with_room = self._with_room
+        session = (self._maybe_reuse(now) if with_room else None) or self._maybe_open()
+        if session is None:
             return None
-        if not idle and self._slots <= 0:
+        session.take_slot()
+        if session.is_available:
+            with_room.append(session)
+        elif not with_room and self._sessions_left <= 0:
             self._note_room()
-        self.leased[connection] = holder
-        connection.leased_at = now
         condition = self.condition
-        connection.ticket = condition.usual_ticket or condition.began(now)
+        ticket = condition.usual_ticket or condition.began(now)
+        slot = Slot(self, session, holder, ticket, now)
+        self.leased.add(slot)
         self.in_flight += 1
         self._gauges.active += 1
-        return connection
+        return slot
 
-    def _maybe_reuse(self, now: float) -> UpstreamConnection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            self._gauges.idle -= 1
-            stream = connection.stream
-            # Bytes nobody asked for poison the connection, and an end or error kills it.
-            if stream is not None and now < connection.idle_until and not stream.is_readable():
-                return connection
-            self._close(connection)
+    def _maybe_reuse(self, now: float) -> Session | None:
+        while self._with_room:
+            session = self._with_room.pop()
+            if session.is_idle:
+                self._gauges.idle -= 1
+            if session.is_available and not session.has_expired(now):
+                return session
+            if session.is_idle:
+                self._close(session)
         return None
 
-    def _maybe_open_slot(self) -> UpstreamConnection | None:
-        if self._slots <= 0:
+    def _maybe_open(self) -> Session | None:
+        if self._sessions_left <= 0:
             return None
-        connection = UpstreamConnection(self)
-        self.limiter.acquire_on_behalf_of_nowait(connection)
-        self._note_slots()
-        return connection
+        session = UpstreamSession(self)
+        self.limiter.acquire_on_behalf_of_nowait(session)
+        self._note_sessions()
+        return session
 
-    def give_back(self, connection: UpstreamConnection, now: float | None = None) -> None:
-        """End a lease whose connection can serve another request."""
-        if self.retired or connection.dead or self._slots < 0:
-            self.discard(connection)
+    def give_back(self, slot: Slot, now: float | None = None) -> None:
+        session = slot.session
+        if self.retired or session.is_closed or self._sessions_left < 0:
+            self.discard(slot)
             return
-        self._end_lease(connection)
-        connection.idle_until = (trio.current_time() if now is None else now) + self.idle_seconds
-        self._idle.append(connection)
-        self._gauges.idle += 1
+        had_room = session.is_available
+        session.free_slot()
+        self._end_lease(slot)
+        if session.is_idle:
+            session.idle_until = (trio.current_time() if now is None else now) + self.idle_seconds
+            self._gauges.idle += 1
+        if not had_room:
+            self._with_room.append(session)
         if not self.has_room:
             self._note_room()
         self.freed()
 
-    def give_back_unused(self, connection: UpstreamConnection) -> None:
-        """End a lease that came too late for whoever waited for it."""
-        self.condition.abandoned(connection.ticket, trio.current_time())
-        if connection.stream is None:
-            self.discard(connection)
-        else:
-            self.give_back(connection)
+    def give_back_unused(self, slot: Slot) -> None:
+        self.condition.abandoned(slot.ticket, trio.current_time())
+        self.give_back(slot)
 
-    def discard(self, connection: UpstreamConnection) -> None:
-        """End a lease and close its connection."""
-        self._end_lease(connection)
-        self._close(connection)
+    def discard(self, slot: Slot) -> None:
+        slot.session.free_slot()
+        self._end_lease(slot)
+        self._close(slot.session)
         self.freed()
 
-    def _end_lease(self, connection: UpstreamConnection) -> None:
-        del self.leased[connection]
+    def _end_lease(self, slot: Slot) -> None:
+        self.leased.discard(slot)
         self.in_flight -= 1
         self._gauges.active -= 1
         if self._unused is not None and not self.leased:
             self._unused.set()
             self._unused = None
 
-    def _close(self, connection: UpstreamConnection) -> None:
-        connection.close_stream()
-        self.limiter.release_on_behalf_of(connection)
-        self._note_slots()
+    def _close(self, session: Session) -> None:
+        session.close()
+        self.limiter.release_on_behalf_of(session)
+        self._note_sessions()
 
-    def drop_if_idle(self, connection: UpstreamConnection) -> None:
-        """Close a connection whose peer has hung up, unless an exchange is reading from it."""
-        if connection in self._idle:
-            self._idle.remove(connection)
+    def drop_if_idle(self, session: Session) -> None:
+        if session.is_idle and session in self._with_room:
+            self._with_room.remove(session)
             self._gauges.idle -= 1
-            self._close(connection)
+            self._close(session)
             self.freed()
 
     async def wait_until_unused(self) -> None:
@@ -204,10 +209,10 @@ class Member:
 
     def expire_idle(self, now: float) -> float:
         """Close what has been idle for too long; when the next one will be, `math.inf` if none."""
-        while self._idle and self._idle[0].idle_until <= now:
+        while self._with_room and self._with_room[0].has_expired(now):
             log.debug("%s: upstream_idle deadline passed", self.name)
-            self.drop_if_idle(self._idle[0])
-        return self._idle[0].idle_until if self._idle else math.inf
+            self.drop_if_idle(self._with_room[0])
+        return self._with_room[0].idle_until if self._with_room else math.inf
 
     def apply(
         self, rules: MemberRules, health: HealthRules, idle_seconds: float, *, is_reload: bool
@@ -226,13 +231,13 @@ class Member:
         self.condition.apply(rules, health)
         self.backup = rules.backup
         self.limiter.total_tokens = rules.max_conns
-        self._note_slots()
-        while self._idle and self._slots < 0:
-            self.drop_if_idle(self._idle[0])
+        self._note_sessions()
+        while self._with_room and self._sessions_left < 0:
+            self.drop_if_idle(self._with_room[0])
         self.idle_seconds = idle_seconds
         latest = trio.current_time() + idle_seconds
-        for connection in self._idle:
-            connection.idle_until = min(connection.idle_until, latest)
+        for session in self._with_room:
+            session.idle_until = min(session.idle_until, latest)
 
     def set_weight(self, weight: int) -> None:
         """Change its share of the load; at least 1."""
@@ -242,8 +247,8 @@ class Member:
 
     def close_idle(self) -> None:
         """Close every idle connection."""
-        while self._idle:
-            self.drop_if_idle(self._idle[-1])
+        while self._with_room:
+            self.drop_if_idle(self._with_room[-1])
 
     def retire(self) -> None:
         """Take no more requests; what is under way goes on."""

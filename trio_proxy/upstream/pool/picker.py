@@ -20,8 +20,8 @@ from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.phases import Phase
 from trio_proxy.policy.balance import Balancer
 from trio_proxy.telemetry.complaint import Complaint
-from trio_proxy.upstream.connection import Owner
 from trio_proxy.upstream.pool.member import Member
+from trio_proxy.upstream.session import Owner
 
 log = logging.getLogger("trio_proxy.upstream")
 

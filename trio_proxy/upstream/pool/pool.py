@@ -17,14 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
+from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.addresses import Address
+from trio_proxy.http.client import Client
 from trio_proxy.http.messages import Request
 from trio_proxy.net.network import Network
 from trio_proxy.policy.balance import make_balancer
-from trio_proxy.policy.forwarding import Origin
 from trio_proxy.policy.retry_budget import RetryBudget
 from trio_proxy.telemetry.complaint import Complaint
-from trio_proxy.upstream.connection import Holder, UpstreamConnection
 from trio_proxy.upstream.pool.discovery import Directory, Endpoint, Spec, is_name
 from trio_proxy.upstream.pool.keys import key_reader
 from trio_proxy.upstream.pool.member import Gauges, Member
@@ -32,6 +32,7 @@ from trio_proxy.upstream.pool.membership import Membership
 from trio_proxy.upstream.pool.picker import Choice, Picker
 from trio_proxy.upstream.pool.queue import Queue
 from trio_proxy.upstream.pool.rules import MemberRules, PoolRules
+from trio_proxy.upstream.session import Slot
 from trio_proxy.upstream.sticky import Sticky
 
 log = logging.getLogger("trio_proxy.upstream")
@@ -185,9 +186,9 @@ class Pool:
 
     # Requests
 
-    def choice_for(self, request: Request, origin: Origin) -> Choice:
+    def choice_for(self, request: Request, client: Client) -> Choice:
         """What a request asks of the balancer."""
-        key = self._key_of(request, origin)
+        key = self._key_of(request, client)
         if self.sticky is None:
             return Choice(key)
         values = self.sticky.values_in(request.fields)
@@ -201,8 +202,8 @@ class Pool:
         """Log that failures are no longer retried, because too many were."""
         self._budget_spent.warn("pool %s: retry.budget_percent reached, not retrying", self.name)
 
-    def lease_nowait(self, holder: Holder, choice: Choice, now: float) -> UpstreamConnection | None:
-        """A connection or slot for one try, None if it has to wait.
+    def lease_nowait(self, holder: Exchange, choice: Choice, now: float) -> Slot | None:
+        """A slot for one try, None if it has to wait.
 
         Raises ProxyError.
         """
@@ -211,8 +212,8 @@ class Pool:
             return None
         return self._maybe_assign(holder, choice, now)
 
-    async def lease(self, holder: Holder, choice: Choice, now: float) -> UpstreamConnection:
-        """Wait in the queue for a connection or slot for one try.
+    async def lease(self, holder: Exchange, choice: Choice, now: float) -> Slot:
+        """Wait in the queue for a slot for one try.
 
         Raises ProxyError.
         """
@@ -220,18 +221,16 @@ class Pool:
             self._attention.set()
         return await self.queue.wait(holder, choice, now)
 
-    def _maybe_assign(
-        self, holder: Holder, choice: Choice, now: float
-    ) -> UpstreamConnection | None:
+    def _maybe_assign(self, holder: Exchange, choice: Choice, now: float) -> Slot | None:
         while (upstream := self._picker.pick(choice, now)) is not None:
-            connection = upstream.maybe_lease(holder, now)
-            if connection is not None:
-                return connection
+            slot = upstream.maybe_lease(holder, now)
+            if slot is not None:
+                return slot
         return None
 
-    def give_back(self, connection: UpstreamConnection, now: float | None = None) -> None:
-        """End a lease whose connection can be used again; ``now`` saves asking for the time."""
-        connection.upstream.give_back(connection, now)
+    def give_back(self, slot: Slot, now: float | None = None) -> None:
+        """End a lease whose session can be used again; ``now`` saves asking for the time."""
+        slot.upstream.give_back(slot, now)
         if self._reaper_parked:
             self._reaper_wakeup.set()
 

@@ -16,13 +16,15 @@ from typing import Any
 import trio
 from attrs import define
 
+from trio_proxy.exchange.deadlines import Wait, WaitBlock
+from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.phases import Phase
 from trio_proxy.policy.queueing import StandingDelay, WaitEstimate
 from trio_proxy.telemetry.complaint import Complaint
-from trio_proxy.upstream.connection import Holder, UpstreamConnection
 from trio_proxy.upstream.pool.picker import Choice
 from trio_proxy.upstream.pool.rules import QueueRules
+from trio_proxy.upstream.session import Slot
 
 log = logging.getLogger("trio_proxy.upstream")
 
@@ -31,18 +33,18 @@ log = logging.getLogger("trio_proxy.upstream")
 class Waiter:
     """One request in the queue, and what it was given in the end."""
 
-    holder: Holder
+    holder: Exchange
     choice: Choice
     since: float
     #: Whether it can have room where others have none; see `Choice`.
     is_particular: bool
     #: Who sleeps until the request is served.
     task: trio.lowlevel.Task
-    granted: UpstreamConnection | None = None
+    granted: Slot | None = None
     error: ProxyError | None = None
 
 
-Assign = Callable[[Holder, Choice, float], UpstreamConnection | None]
+Assign = Callable[[Exchange, Choice, float], Slot | None]
 
 
 class Queue:
@@ -87,7 +89,7 @@ class Queue:
         if not rules.is_lifo:
             self._overloaded = False
 
-    async def wait(self, holder: Holder, choice: Choice, now: float) -> UpstreamConnection:
+    async def wait(self, holder: Exchange, choice: Choice, now: float) -> Slot:
         """Wait for a connection from ``now`` on. Raises ProxyError."""
         task = trio.lowlevel.current_task()
         waiter = Waiter(holder, choice, now, choice.is_particular, task)
@@ -98,19 +100,19 @@ class Queue:
 
         self._admit(waiter)
         self._add(waiter)
-        holder.watchdog.arm("queue")
-        await trio.lowlevel.wait_task_rescheduled(leave)
-        if holder.watchdog.is_over or holder.watchdog.is_too_late:
-            # Served in the very moment in which its time was up: too late.
-            await self._refuse_late(waiter)
+        with holder.deadlines.wait(Wait.QUEUE) as block:
+            await trio.lowlevel.wait_task_rescheduled(leave)
+            if block.is_late:
+                # Served in the very moment in which its time was up: too late.
+                await self._refuse_late(waiter, block)
         if waiter.error is not None:
             raise waiter.error
         assert waiter.granted is not None
         return waiter.granted
 
-    async def _refuse_late(self, waiter: Waiter) -> None:
+    async def _refuse_late(self, waiter: Waiter, block: WaitBlock) -> None:
         try:
-            await waiter.holder.watchdog.too_late()
+            await block.too_late()
         except BaseException:
             if waiter.granted is not None:
                 waiter.granted.upstream.give_back_unused(waiter.granted)
@@ -136,7 +138,7 @@ class Queue:
         return len(self._waiters) - self._particular
 
     def _is_hopeless(self, waiter: Waiter, wait: float, now: float) -> bool:
-        deadlines = waiter.holder.watchdog.deadlines
+        deadlines = waiter.holder.deadlines
         remaining = deadlines.total_at - now
         return self._estimate.is_hopeless(wait, remaining, deadlines.total_seconds, now)
 

@@ -7,38 +7,30 @@ import math
 import trio
 
 from trio_proxy.codec.h1.wire import ServerWire
+from trio_proxy.exchange.deadlines import Wait, WaitBlock
 from trio_proxy.exchange.exchange import Exchange
-from trio_proxy.exchange.streams import PIECE_BYTES, READ_SIZE, Stream
-from trio_proxy.exchange.watchdog import Watchdog
+from trio_proxy.exchange.streams import READ_SIZE, Stream
 from trio_proxy.http.errors import ProtocolError, ProxyError, Reason, Source
-from trio_proxy.http.messages import Chunk, Fields, Framing
+from trio_proxy.http.messages import CONTENT_PIECE_BYTES, Chunk, Fields, Framing
 
 
-class ClientBody:
-    """`RequestBody` on an HTTP/1.1 connection.
+class H1Content:
+    """`Content` on an HTTP/1.1 connection.
 
-    ``max_bytes`` bounds a body of unknown length as it is read; 0 stands for no limit. ``now`` is
-    when the head was complete.
+    ``max_bytes`` bounds a body of unknown length as it is read; 0 stands for no limit.
     """
 
-    __slots__ = ("_buffer", "_exchange", "_room", "_stream", "_wire", "completed_at")
+    __slots__ = ("_block", "_exchange", "_room", "_stream", "_wire", "awaits_continue")
 
     def __init__(
-        self,
-        wire: ServerWire,
-        stream: Stream,
-        exchange: Exchange,
-        relay_buffer: memoryview,
-        max_bytes: int,
-        now: float,
+        self, wire: ServerWire, stream: Stream, exchange: Exchange, max_bytes: int
     ) -> None:
         self._wire = wire
         self._stream = stream
         self._exchange = exchange
-        self._buffer = relay_buffer
         self._room = max_bytes or math.inf
-        #: When the last byte of the request was read; infinite before.
-        self.completed_at = now if wire.body_complete else math.inf
+        self._block: WaitBlock | None = None
+        self.awaits_continue = False
 
     @property
     def complete(self) -> bool:
@@ -47,6 +39,12 @@ class ClientBody:
     @property
     def trailers(self) -> Fields:
         return self._wire.trailers
+
+    def continue_sent(self) -> None:
+        """The client has been told to go on, so from now on it can be late."""
+        self.awaits_continue = False
+        if self._block is not None:
+            self._block.begin()
 
     def take_nowait(self) -> bytes:
         try:
@@ -78,19 +76,32 @@ class ClientBody:
         wire.feed(received)
         return self.take_nowait()
 
-    async def receive(self, watchdog: Watchdog, wait: str, most: int = PIECE_BYTES) -> Chunk:
-        if watchdog.is_winded():
-            await watchdog.breathe(wait)  # first, so that a cancellation loses nothing
+    async def receive(self, most: int = CONTENT_PIECE_BYTES) -> Chunk:
+        turns = self._exchange.turns
+        if turns.take():
+            await turns.pass_on()  # first, so that a cancellation loses nothing
         while (piece := self.receive_nowait(most)) is None:
             try:
-                await watchdog.wait_readable(self._stream, wait)
+                await self._wait_readable()
             except (OSError, trio.ClosedResourceError) as exc:
                 raise self._gone(str(exc)) from exc
         return piece
 
+    async def _wait_readable(self) -> None:
+        with self._exchange.deadlines.wait(Wait.BODY) as block:
+            if self.awaits_continue:
+                block.suspend()  # while the client waits for a 100 it is not late
+            self._block = block
+            try:
+                await self._stream.wait_readable()
+            finally:
+                self._block = None
+            if block.is_late:
+                await block.too_late()
+
     def _receive_borrowed(self, most: int) -> memoryview | None:
         """Bytes of a body of known length, past the wire's buffer. Raises OSError."""
-        buffer = self._buffer[: min(most, self._wire.remaining)]
+        buffer = self._exchange.scratch[: min(most, self._wire.remaining)]
         size = self._stream.receive_into_nowait(buffer)
         if size is None:
             return None
@@ -102,11 +113,13 @@ class ClientBody:
         return buffer[:size]
 
     def _count(self, size: int) -> None:
-        self._room -= size
+        if size:
+            self.awaits_continue = False
+            self._room -= size
         if self._room < 0:
             raise ProxyError(Source.CLIENT, self._exchange.phase, Reason.BODY_TOO_LARGE)
-        if self._wire.body_complete and math.isinf(self.completed_at):
-            self.completed_at = trio.current_time()
+        if self._wire.body_complete and math.isinf(self._exchange.received_at):
+            self._exchange.received_at = trio.current_time()
 
     def _gone(self, detail: str) -> ProxyError:
         return ProxyError(Source.CLIENT, self._exchange.phase, Reason.CLIENT_GONE, detail=detail)
