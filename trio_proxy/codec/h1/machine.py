@@ -33,8 +33,8 @@ def process_event(machine: h11.Connection, event: h11.Event) -> None:
     """Have the state machine go through an event of the peer's that h11 has not parsed itself.
 
     It is what ``next_event`` does with the event that it has made of the bytes, and the one thing
-    used here that h11 does not declare public: `tests/wire/test_standins.py` compares the two.
-    Raises h11's LocalProtocolError if the peer cannot do that now.
+    used here that h11 does not declare public: `tests/strictness/codec/test_standins.py` compares
+    the two. Raises h11's LocalProtocolError if the peer cannot do that now.
     """
     machine._process_event(machine.their_role, event)
 

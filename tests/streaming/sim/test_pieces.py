@@ -1,0 +1,33 @@
+"""How much of a body is handed over at once: more to a peer that takes it, little to others."""
+
+from __future__ import annotations
+
+from support.simnet_pairs import a_pair
+from trio_proxy.exchange.streams import MAX_PIECE_BYTES, PIECE_BYTES, note_piece
+from trio_proxy.testing import SimNet
+
+
+async def test_pieces_double_while_they_are_taken_whole() -> None:
+    """Up to a bound."""
+    near, _ = await a_pair(SimNet())
+    sizes = []
+    while not sizes or near.piece_bytes > sizes[-1]:
+        sizes.append(near.piece_bytes)
+        note_piece(near, sizes[-1], sizes[-1])
+    assert sizes == [PIECE_BYTES, 2 * PIECE_BYTES, MAX_PIECE_BYTES]
+
+
+async def test_the_end_of_a_body_says_nothing() -> None:
+    """It is a smaller piece: that it was taken does not show that more would be."""
+    near, _ = await a_pair(SimNet())
+    note_piece(near, PIECE_BYTES - 1, PIECE_BYTES - 1)
+    assert near.piece_bytes == PIECE_BYTES
+
+
+async def test_a_piece_that_was_not_taken_whole() -> None:
+    """What is held for this peer is no more than a small piece from then on."""
+    near, _ = await a_pair(SimNet())
+    for _ in range(2):
+        note_piece(near, near.piece_bytes, near.piece_bytes)
+    note_piece(near, 1000, 999)
+    assert near.piece_bytes == PIECE_BYTES
