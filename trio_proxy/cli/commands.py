@@ -13,9 +13,9 @@ import trio
 from trio_proxy.server import demo as demonstration
 from trio_proxy.server.cores import worker_count
 from trio_proxy.server.run import serve
+from trio_proxy.settings import Settings
 from trio_proxy.settings.load import toml as config
 from trio_proxy.settings.load.toml import ConfigError
-from trio_proxy.settings.root import Settings
 from trio_proxy.telemetry import loggers
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.outputs import StreamSink

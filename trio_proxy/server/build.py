@@ -12,10 +12,9 @@ from trio_proxy.policy.breaker import BreakerRules
 from trio_proxy.policy.forwarding import HeaderRules
 from trio_proxy.policy.retry import RetryRules
 from trio_proxy.server.ratelimits import RateLimits
+from trio_proxy.settings import BreakerSettings, Health, Settings, UpstreamSettings
 from trio_proxy.settings.checks import to_seconds
 from trio_proxy.settings.messages import status_set
-from trio_proxy.settings.root import Settings
-from trio_proxy.settings.upstreams import BreakerSettings, Health, UpstreamSettings
 from trio_proxy.upstream.pool.discovery import ServiceName, Spec
 from trio_proxy.upstream.pool.pool import Pool
 from trio_proxy.upstream.pool.rules import (

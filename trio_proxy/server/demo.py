@@ -18,8 +18,7 @@ from trio_proxy.server.build import wait_budgets
 from trio_proxy.server.metrics_port import Unobserved
 from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.run import serve
-from trio_proxy.settings.root import Settings, Timeouts
-from trio_proxy.settings.upstreams import UpstreamSettings
+from trio_proxy.settings import Settings, Timeouts, UpstreamSettings
 from trio_proxy.telemetry.logwriter import LogWriter
 
 ANY_PORT = TcpAddress("127.0.0.1", 0)

@@ -8,7 +8,7 @@ import resource
 
 import attrs
 
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 
 log = logging.getLogger("trio_proxy.server")
 

@@ -14,7 +14,7 @@ from trio_proxy.http.addresses import Address
 from trio_proxy.net.network import Listener, Network
 from trio_proxy.server.build import metrics_plan
 from trio_proxy.server.listeners import Change, Listeners, shown
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 
 log = logging.getLogger("trio_proxy.server")
 

@@ -22,7 +22,7 @@ from trio_proxy.server import build
 from trio_proxy.server.listeners import Change, Listeners, shown
 from trio_proxy.server.metrics_port import MetricsPort
 from trio_proxy.server.ratelimits import RateLimits
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.telemetry.metrics import build_registry, render
 from trio_proxy.telemetry.stats import Stats
 from trio_proxy.upstream.pool.keeper import Keeper

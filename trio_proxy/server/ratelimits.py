@@ -10,7 +10,7 @@ from trio_proxy.exchange.contract import Handler
 from trio_proxy.middleware.ratelimit.ratelimit import Buckets, LocalBuckets, RateLimited
 from trio_proxy.middleware.ratelimit.redis_buckets import RedisBuckets
 from trio_proxy.policy.token_bucket import Rate
-from trio_proxy.settings.upstreams import RateLimitSettings
+from trio_proxy.settings import RateLimitSettings
 
 
 class RateLimits:

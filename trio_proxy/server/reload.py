@@ -8,8 +8,8 @@ from typing import Protocol
 
 import trio
 
+from trio_proxy.settings import Settings
 from trio_proxy.settings.load.toml import ConfigError
-from trio_proxy.settings.root import Settings
 from trio_proxy.telemetry import loggers
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.stats import Stats

@@ -20,7 +20,7 @@ from trio_proxy.server.files import fit_to_open_files
 from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.reload import Reloadable, Reloader
 from trio_proxy.server.serving import open_proxy
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
 
 log = logging.getLogger("trio_proxy.server")

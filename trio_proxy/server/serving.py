@@ -16,7 +16,7 @@ from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.net.dial import SocketNetwork
 from trio_proxy.net.network import Network
 from trio_proxy.server.proxy import Proxy, check_settings
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.outputs import LoggingSink
 

@@ -21,6 +21,8 @@ Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 #: The longest timeout. What waits a day has no deadline worth the name; 0 says so honestly.
 MAX_TIMEOUT_MS = 24 * 60 * 60 * 1000
 
+MAX_CONNECTIONS = 1_000_000
+
 
 def whole(low: int, high: int) -> Validator:
     """An integer in the closed range; neither a bool nor a float nor digits in a string."""

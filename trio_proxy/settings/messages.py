@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 import attrs
+from attrs import field
 
-from trio_proxy.settings.checks import Validator
+from trio_proxy.settings.checks import Validator, tuple_of
 from trio_proxy.settings.table import SettingError, quote, show
 
 #: The name of a header field or of a cookie (RFC 9110 §5.6.2), of a length that is still readable.
@@ -83,6 +84,11 @@ def status_set(patterns: tuple[str, ...]) -> frozenset[int]:
         low = int(pattern.replace("x", "0"))
         found.update(range(low, low + (100 if "x" in pattern else 1)))
     return frozenset(found)
+
+
+def statuses(*default: str) -> Any:
+    """An array of statuses, in the words of `status_set`."""
+    return field(default=default, validator=tuple_of(status_pattern))
 
 
 _TARGET = re.compile(r"""/[!"$-~]{0,2047}""")

@@ -13,8 +13,7 @@ from typing import Any
 
 import attrs
 
-from trio_proxy.settings.root import Limits, Settings
-from trio_proxy.settings.upstreams import RateLimitSettings, UpstreamSettings
+from trio_proxy.settings import Limits, RateLimitSettings, Settings, UpstreamSettings
 
 #: The keys of ``[limits]`` that are divided. 0 stays 0.
 DIVIDED_LIMITS = ("max_client_conns", "max_conns_per_upstream", "max_queue")

@@ -31,7 +31,7 @@ from trio_proxy.server.run import attend
 from trio_proxy.server.workers.crew import Crew
 from trio_proxy.server.workers.division import share_of, too_small
 from trio_proxy.server.workers.process import Orders
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.settings.table import SettingError
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.merging import combined

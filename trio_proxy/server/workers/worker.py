@@ -39,7 +39,7 @@ from trio_proxy.server.workers.control import (
     Stop,
     WorkerEnd,
 )
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.telemetry import loggers
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.outputs import StreamSink

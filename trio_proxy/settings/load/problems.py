@@ -13,7 +13,7 @@ from attrs import frozen
 from cattrs import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError
 from cattrs.errors import IterableValidationError
 
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.settings.table import SettingError, quote, table_of
 
 #: Keys of the published format whose behaviour does not exist yet: refused, never ignored.

@@ -17,9 +17,9 @@ from cattrs.errors import IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
 from trio_proxy.http.addresses import Address
+from trio_proxy.settings import Settings, TrustedPeer, Workers
 from trio_proxy.settings.load.problems import ConfigError, problems_in
 from trio_proxy.settings.places import read_address
-from trio_proxy.settings.root import Settings, TrustedPeer, Workers
 from trio_proxy.settings.table import SettingError, Table, show, table_of
 
 Hook: TypeAlias = Callable[[Any, Any], Any]
