@@ -68,8 +68,13 @@ def run(config_path: str | None, listen: str | None, log_level: str | None) -> N
 @commands.command()
 @click.argument("config_path", metavar="CONFIG")
 def check(config_path: str) -> None:
-    """Validate a configuration: one line for each problem, and exit status 2 if there is one."""
-    _or_exit(lambda: config.load_file(config_path))
+    """Validate a configuration: one line for each problem, and exit status 2 if there is one.
+
+    Pools that no route leads to are mentioned, and are no problem.
+    """
+    settings = _or_exit(lambda: config.load_file(config_path))
+    for remark in settings.remarks():
+        click.echo(f"{config_path}: {remark}", err=True)
     click.echo(f"{config_path}: ok")
 
 

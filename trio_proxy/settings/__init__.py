@@ -11,16 +11,19 @@ from trio_proxy.settings.checks import MAX_CONNECTIONS
 from trio_proxy.settings.dns import Dns
 from trio_proxy.settings.headers import HeaderSettings, TrustedPeer
 from trio_proxy.settings.health import Health
-from trio_proxy.settings.limits import MAX_BODY_BYTES, Limits
+from trio_proxy.settings.limits import MAX_BODY_BYTES, Limits, PoolLimits
 from trio_proxy.settings.logging import LoggingSettings, LogLevel
+from trio_proxy.settings.pool import DEFAULT_POOL, PoolSettings
 from trio_proxy.settings.rate_limit import RateLimitSettings
 from trio_proxy.settings.retry import RETRY_CONDITIONS, Retry
 from trio_proxy.settings.root import MAX_WORKERS, Settings, Workers
+from trio_proxy.settings.route import RouteSettings
 from trio_proxy.settings.table import SettingError
 from trio_proxy.settings.timeouts import Timeouts
 from trio_proxy.settings.upstream import UpstreamSettings
 
 __all__ = [
+    "DEFAULT_POOL",
     "MAX_BODY_BYTES",
     "MAX_CONNECTIONS",
     "MAX_WORKERS",
@@ -34,8 +37,11 @@ __all__ = [
     "LogLevel",
     "LoggingSettings",
     "Policy",
+    "PoolLimits",
+    "PoolSettings",
     "RateLimitSettings",
     "Retry",
+    "RouteSettings",
     "SettingError",
     "Settings",
     "Timeouts",

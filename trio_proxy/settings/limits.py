@@ -1,4 +1,4 @@
-"""``[limits]``: how much of everything."""
+"""``[limits]``: how much of everything, and what of that each pool has for itself."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ MAX_BODY_BYTES = 2**63 - 1
 
 
 @frozen(kw_only=True)
-class Limits(Table):
-    """How much of everything: connections, waiting requests, bytes."""
+class PoolLimits(Table):
+    """How much of everything a pool has: connections, waiting requests."""
 
-    max_client_conns: int = number(1000, 1, MAX_CONNECTIONS)
     max_conns_per_upstream: int = number(100, 1, MAX_CONNECTIONS)
     #: Requests that wait for an upstream connection; with 0 none waits.
     max_queue: int = number(1000, 0, MAX_CONNECTIONS)
@@ -29,16 +28,23 @@ class Limits(Table):
     queue: Literal["fifo", "lifo"] = field(default="fifo", validator=check.one_of("fifo", "lifo"))
     #: The wait beyond which a queue that stands counts as overload, for ``lifo``.
     queue_target_ms: int = milliseconds(100, 1)
-    max_head_bytes: int = number(32_768, 1024, 1_048_576)
-    max_header_fields: int = number(100, 1, 10_000)
-    max_target_bytes: int = number(8192, 16, 1_048_576)
-    #: 0 means no limit.
-    max_body_bytes: int = number(0, 0, MAX_BODY_BYTES)
 
     @property
     def queue_seconds(self) -> float:
         """The longest wait for an upstream connection in seconds; infinity for 0."""
         return to_seconds(self.queue_ms)
+
+
+@frozen(kw_only=True)
+class Limits(PoolLimits):
+    """How much of everything: connections, waiting requests, bytes."""
+
+    max_client_conns: int = number(1000, 1, MAX_CONNECTIONS)
+    max_head_bytes: int = number(32_768, 1024, 1_048_576)
+    max_header_fields: int = number(100, 1, 10_000)
+    max_target_bytes: int = number(8192, 16, 1_048_576)
+    #: 0 means no limit.
+    max_body_bytes: int = number(0, 0, MAX_BODY_BYTES)
 
     @classmethod
     def conflicts(cls, values: Mapping[str, Any]) -> Iterator[SettingError]:

@@ -101,6 +101,21 @@ def request_path(_: object, key: attrs.Attribute[Any], value: object) -> None:
         raise SettingError(key.name, f"is {show(value)}", expected)
 
 
+#: One segment and another (RFC 3986 §3.3), without percent-encoding and parameters: how those are
+#: to be compared is not settled yet.
+_ROUTE = re.compile(r"(/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?")
+
+
+def route_path(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    """The beginning of the paths of a route."""
+    if not isinstance(value, str) or not value or len(value) > 2048 or not _ROUTE.fullmatch(value):
+        if isinstance(value, str) and value.startswith(("=", "~")):
+            expected = "expected a prefix; this version supports neither exact paths nor patterns"
+        else:
+            expected = 'expected the beginning of a path, as "/v1", without "%", ";", "." and ".."'
+        raise SettingError(key.name, f"is {show(value)}", expected)
+
+
 _HOST_FIELD = re.compile(r"[0-9A-Za-z._~:[\]-]{1,255}")
 
 

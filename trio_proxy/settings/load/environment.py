@@ -36,6 +36,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         "metrics_listen": reader.metrics_listen(),
         "upstreams": reader.upstreams(),
         "logging": reader.logging(),
+        "pools": {},
     }
     sound = {key: value for key, value in values.items() if value is not None}
     for error in Settings.conflicts(sound):
