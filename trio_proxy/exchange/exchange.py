@@ -65,6 +65,8 @@ class Exchange:
         "not_retried",
         "peer",
         "phase",
+        "pool",
+        "route",
         "started_at",
         "started_wall",
         "status",
@@ -85,6 +87,10 @@ class Exchange:
         self.target = "-"
         self.version = "-"
         self.phase = _READ_HEAD
+        #: The path of the route that took it, empty while none has.
+        self.route = ""
+        #: The name of the pool that is to answer it, empty if none is.
+        self.pool = ""
         #: The phase that the exchange was in when it ended.
         self.ended_in = _READ_HEAD
         self.ended_at = 0.0

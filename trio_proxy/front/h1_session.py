@@ -160,6 +160,7 @@ class Connection:
             self._wire.start_cycle(plan.head_limits)
             request = self._request = await read_head(self._wire, self._stream, exchange, watchdog)
             exchange.phase = Phase.ROUTE
+            exchange.route = plan.route
             origin = origin_of(request, exchange.peer, plan.rules, trusted=self._is_trusted(plan))
             exchange.client_ip, exchange.trace_id = origin.client_ip, origin.trace_id
             budget = inherited_budget(request, plan.rules) if origin.trusted else None

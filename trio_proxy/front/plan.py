@@ -15,6 +15,7 @@ from trio_proxy.policy.forwarding import HeaderRules
 class Plan:
     """All of it. A reload swaps the whole object.
 
+    ``route`` is the only route that there is, empty if the handler finds the one of each request.
     ``seconds`` maps the name of each wait to its budget; ``max_body_bytes`` 0 stands for no limit.
     """
 
@@ -23,3 +24,4 @@ class Plan:
     rules: HeaderRules = field(factory=HeaderRules)
     head_limits: HeadLimits = field(factory=HeadLimits)
     max_body_bytes: int = 0
+    route: str = ""

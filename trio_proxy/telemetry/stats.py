@@ -34,7 +34,7 @@ TIMEOUT_TYPES = {
 }
 
 #: Answers by which the proxy turns a request away instead of trying it.
-REJECTING_STATUSES = frozenset({413, 414, 429, 431, 501, 503, 505})
+REJECTING_STATUSES = frozenset({404, 413, 414, 429, 431, 501, 503, 505})
 REJECTIONS = tuple(reason for reason in Reason if reason.status in REJECTING_STATUSES)
 
 #: Failures whose status is for the log alone: nobody was there to be answered.
