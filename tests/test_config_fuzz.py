@@ -129,7 +129,9 @@ def assert_loads_or_explains(text: str) -> None:
 def assert_usable(found: Settings) -> None:
     """What a file may say can be built, and said again by a program."""
     assert attrs.evolve(found) == found
-    build.pool_rules(found)
+    for pool in found.every_pool.values():
+        build.pool_rules(found, pool)
+        build.wait_budgets(found, pool)
     build.wait_budgets(found)
     build.header_rules(found)
     build.head_limits(found)

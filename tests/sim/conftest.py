@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 pytest.register_assert_rewrite(
-    "conversation", "world", "scenario", "departures", "simnet_pairs", "crowd", "pools", "failing"
+    "conversation",
+    "world",
+    "two_pools",
+    "scenario",
+    "departures",
+    "simnet_pairs",
+    "crowd",
+    "pools",
+    "failing",
 )
 
 from world import run  # noqa: E402 - its asserts have to be rewritten first

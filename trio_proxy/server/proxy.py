@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -16,16 +16,15 @@ from trio_proxy.front.acceptor import Acceptor
 from trio_proxy.front.service import Service
 from trio_proxy.handlers.metrics import MetricsHandler
 from trio_proxy.http.addresses import Address, TcpAddress
-from trio_proxy.net.dial import SocketNetwork
 from trio_proxy.net.network import Listener, Network
 from trio_proxy.server import build
 from trio_proxy.server.listeners import Change, Listeners, shown
 from trio_proxy.server.metrics_port import MetricsPort
+from trio_proxy.server.pools import Pools
 from trio_proxy.server.ratelimits import RateLimits
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry.metrics import build_registry, render
 from trio_proxy.telemetry.stats import Stats
-from trio_proxy.upstream.pool.keeper import Keeper
 from trio_proxy.upstream.pool.pool import Pool
 
 log = logging.getLogger("trio_proxy.server")
@@ -71,17 +70,9 @@ class Proxy:
         self._listeners = Listeners(network)
         access = on_exchange if settings.logging.access else None
         self._telemetry = Telemetry(self.stats, access)
-        self.pool = Pool(
-            build.DEFAULT_POOL,
-            build.pool_rules(settings),
-            network,
-            self.stats.upstream,
-            self.stats.queue_length,
-        )
-        self._keeper = Keeper(self.pool, self.stats.forget_upstream)
+        self._pools = Pools(network, self.stats)
         self._rate_limits = RateLimits()
-        plan = build.proxy_plan(settings, self.pool, self._rate_limits)
-        self.service = Service(plan, self._telemetry)
+        self.service: Service
         self.client_limiter = trio.CapacityLimiter(settings.limits.max_client_conns)
         registry = build_registry(self.stats)
         handler = MetricsHandler(functools.partial(render, registry))
@@ -119,6 +110,15 @@ class Proxy:
         return self._metrics_port.address
 
     @property
+    def pools(self) -> Mapping[str, Pool]:
+        """The pools by their names; that of the short form is called ``default``."""
+        return self._pools.by_name
+
+    def close_idle(self) -> None:
+        """Close every idle connection to an upstream."""
+        self._pools.close_idle()
+
+    @property
     def clients(self) -> str:
         """How many there are, in words."""
         return f"{len(self.service.connections)} client connections"
@@ -127,11 +127,12 @@ class Proxy:
 
     async def bind(self) -> None:
         """Bind every address of the settings. Raises OSError, and then leaves none bound."""
-        found = await self.pool.look_up(self.pool.plan)
-        self.pool.apply(self.pool.plan, found)
+        await self._pools.prepare(self.settings)
+        self._pools.commit()
         redis = await self._rate_limits.prepare(self.settings.rate_limit)
         self._rate_limits.apply(self.settings.rate_limit, redis)
-        self.service.plan = build.proxy_plan(self.settings, self.pool, self._rate_limits)
+        plan = build.proxy_plan(self.settings, self.pools, self._rate_limits)
+        self.service = Service(plan, self._telemetry)
         change = await self._listeners.prepare(self.settings.listen)
         self._listeners.swap(change)
         try:
@@ -146,7 +147,7 @@ class Proxy:
         self._background = background
         self._acceptor = Acceptor(self.service, self.client_limiter, connections)
         background.start_soon(self.service.timers.run)
-        background.start_soon(self._keeper.run)
+        self._pools.start(background)
         self._rate_limits.start(background)
         for listener in self._listeners.bound:
             self._serve(listener)
@@ -171,21 +172,10 @@ class Proxy:
         """
         check_settings(settings)
         async with self._reloading:
-            try:
-                await self._reload(settings)
-            except BaseException:
-                self._use_nameservers()
-                raise
-
-    def _use_nameservers(self) -> None:
-        if isinstance(self._network, SocketNetwork):
-            self._network.use_nameservers(self.settings.dns.nameservers)
+            await self._reload(settings)
 
     async def _reload(self, settings: Settings) -> None:
-        plan = build.pool_rules(settings)
-        if isinstance(self._network, SocketNetwork):
-            self._network.use_nameservers(settings.dns.nameservers)
-        found = await self.pool.look_up(plan)
+        await self._pools.prepare(settings)
         redis = await self._rate_limits.prepare(settings.rate_limit)
         change = await self._listeners.prepare(settings.listen)
         try:
@@ -193,7 +183,7 @@ class Proxy:
         except BaseException:
             change.abandon()
             raise
-        self.pool.apply(plan, found)
+        self._pools.commit()
         self._rate_limits.apply(settings.rate_limit, redis)
         self._swap(settings)
         self._metrics_port.swap(settings, metrics_change)
@@ -202,7 +192,7 @@ class Proxy:
 
     def _swap(self, settings: Settings) -> None:
         self.settings = settings
-        self.service.plan = build.proxy_plan(settings, self.pool, self._rate_limits)
+        self.service.plan = build.proxy_plan(settings, self.pools, self._rate_limits)
         self.client_limiter.total_tokens = settings.limits.max_client_conns
         self._telemetry.on_exchange = self._on_exchange if settings.logging.access else None
 

@@ -31,7 +31,7 @@ from trio_proxy.server.run import attend
 from trio_proxy.server.workers.crew import Crew
 from trio_proxy.server.workers.division import share_of, too_small
 from trio_proxy.server.workers.process import Orders
-from trio_proxy.settings import Settings
+from trio_proxy.settings import Balance, Settings
 from trio_proxy.settings.table import SettingError
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.merging import combined
@@ -54,7 +54,7 @@ class Supervisor:
         self._metrics_port = MetricsPort(network, settings, self)
         self._metrics = MetricsHandler(functools.partial(render, registry_of(self._collector)))
         self._reloading = trio.Lock()
-        #: For sticky cookies, where the settings have none: all workers must understand them.
+        #: For sticky cookies, where the settings have none.
         self._own_secret = secrets.token_hex()
         self._crew: Crew
 
@@ -104,19 +104,26 @@ class Supervisor:
         listeners = tuple(change.bound.values())
         if len(listeners) > MAX_DESCRIPTORS:
             raise OSError(f"listen: more than {MAX_DESCRIPTORS} addresses for several workers")
-        balance = settings.balance
-        if balance.sticky_cookie and not balance.sticky_secret:
-            balance = attrs.evolve(balance, sticky_secret=self._own_secret)
+        pools = {
+            name: attrs.evolve(pool, balance=pool.balance and self._with_secret(pool.balance))
+            for name, pool in settings.pools.items()
+        }
+        settings = attrs.evolve(settings, balance=self._with_secret(settings.balance), pools=pools)
         try:
             share = attrs.evolve(
                 share_of(settings, self._workers),
                 listen=tuple(listener.address for listener in listeners),
                 metrics_listen=None,
-                balance=balance,
             )
         except SettingError as exc:  # what a host name stands for can be where an upstream is
             raise OSError(str(exc)) from exc
         return Orders(share, listeners)
+
+    def _with_secret(self, balance: Balance) -> Balance:
+        """All workers must understand each other's cookies."""
+        if not balance.sticky_cookie or balance.sticky_secret:
+            return balance
+        return attrs.evolve(balance, sticky_secret=self._own_secret)
 
     # Reload
 

@@ -66,7 +66,7 @@ class Worker:
         self._supervisor = supervisor
         self._writer = writer
         self._settings = fit_to_open_files(settings)
-        self._network = InheritingNetwork(settings.dns.nameservers)
+        self._network = InheritingNetwork()
         self._proxy = Proxy(self._settings, self._network, writer.put, announce=lambda *_: None)
         self._adopted: dict[int, list[Listener]] = {}
         self._drain_asked = trio.Event()
