@@ -135,7 +135,7 @@ def assert_usable(found: Settings) -> None:
     build.wait_budgets(found)
     build.header_rules(found)
     build.head_limits(found)
-    trio.run(RateLimits().prepare, found.rate_limit)
+    trio.run(RateLimits().prepare, found)
 
 
 @given(documents)

@@ -50,7 +50,7 @@ class _Change:
 
 
 class Pools:
-    """Use `prepare` for what can fail and takes time, and then `commit` or `abandon`."""
+    """All the pools of the settings in force, and those that are on their way out."""
 
     def __init__(self, network: Network, stats: Stats) -> None:
         self._network = network
