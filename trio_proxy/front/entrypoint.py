@@ -1,8 +1,8 @@
-"""One door of the house: where is listened, how many may come in, and what they are served by.
+"""An entrypoint: where is listened, how many may connect, and what they are served by.
 
-The proxy's clients come by one and the scrapers of metrics by another. A door follows the settings
-as every part of a reload does: what it listens on, its cap and its plan change between two task
-steps, and whoever is inside stays.
+The proxy's clients come by one and the scrapers of metrics by another. It follows the settings as
+every part of a reload does: what it listens on, its cap and its plan change between two task steps,
+and whoever is connected stays.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CUT_SECONDS = 1.0
 
 
 @frozen(kw_only=True)
-class Door:
+class EntrypointRules:
     """What an entrypoint takes of the settings, each by a function.
 
     ``plan`` is asked when everything else that it is made of is in force. ``limit_name`` is what
@@ -49,11 +49,11 @@ class Entrypoint:
     service: Service
     limiter: trio.CapacityLimiter
 
-    def __init__(self, network: Network, door: Door, observer: Observer) -> None:
-        self._door = door
+    def __init__(self, network: Network, rules: EntrypointRules, observer: Observer) -> None:
+        self._rules = rules
         self._observer = observer
         self._listeners: Listeners[Listener] = Listeners(
-            network, door.addresses, self._opened, lambda listener: door.closed(listener.address)
+            network, rules.addresses, self._opened, lambda listener: rules.closed(listener.address)
         )
         self._prepared: Settings
         self._is_in_force = False
@@ -81,7 +81,7 @@ class Entrypoint:
 
     def commit(self) -> None:
         """Connections that are open take the new plan with their next request."""
-        plan, most = self._door.plan(self._prepared), self._door.max_conns(self._prepared)
+        plan, most = self._rules.plan(self._prepared), self._rules.max_conns(self._prepared)
         if self._is_in_force:
             self.service.plan = plan
             self.limiter.total_tokens = most
@@ -100,7 +100,7 @@ class Entrypoint:
         """
         self._background = background
         self._acceptor = Acceptor(
-            self.service, self.limiter, connections, limit_name=self._door.limit_name
+            self.service, self.limiter, connections, limit_name=self._rules.limit_name
         )
         background.start_soon(self.service.timers.run)
         for listener in self._listeners.bound:
@@ -109,7 +109,7 @@ class Entrypoint:
     def _opened(self, listener: Listener) -> None:
         if self._background is not None:
             self.serve(listener)
-            self._door.opened(listener.address)
+            self._rules.opened(listener.address)
 
     def serve(self, listener: Listener) -> None:
         """Serve a listener; whoever made it closes it."""

@@ -6,7 +6,7 @@ import logging
 
 from trio_proxy.exchange.contract import Handler
 from trio_proxy.exchange.exchange import Exchange
-from trio_proxy.front.entrypoint import Door, Entrypoint
+from trio_proxy.front.entrypoint import Entrypoint, EntrypointRules
 from trio_proxy.front.listeners import shown
 from trio_proxy.http.addresses import Address
 from trio_proxy.net.network import Network
@@ -33,7 +33,7 @@ class Unobserved:
 
 def metrics_entrypoint(network: Network, handler: Handler) -> Entrypoint:
     """Where ``metrics_listen`` says, served by ``handler``."""
-    door = Door(
+    rules = EntrypointRules(
         addresses=_addresses,
         max_conns=lambda _: MAX_METRICS_CONNS,
         plan=lambda settings: metrics_plan(settings, handler),
@@ -41,7 +41,7 @@ def metrics_entrypoint(network: Network, handler: Handler) -> Entrypoint:
         opened=lambda address: log.info("metrics on %s/metrics", shown(address)),
         closed=lambda _: None,
     )
-    return Entrypoint(network, door, Unobserved())
+    return Entrypoint(network, rules, Unobserved())
 
 
 def _addresses(settings: Settings) -> tuple[Address, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import trio
 
 from trio_proxy.exchange.exchange import Exchange
-from trio_proxy.front.entrypoint import Door, Entrypoint
+from trio_proxy.front.entrypoint import Entrypoint, EntrypointRules
 from trio_proxy.front.listeners import shown
 from trio_proxy.front.plan import Plan
 from trio_proxy.front.service import Service
@@ -77,7 +77,7 @@ class Proxy:
         telemetry = Telemetry(self.stats, on_exchange)
         self._pools = Pools(network, self.stats)
         self._rate_limits = RateLimits()
-        door = Door(
+        rules = EntrypointRules(
             addresses=lambda settings: settings.listen,
             max_conns=lambda settings: settings.limits.max_client_conns,
             plan=self._plan,
@@ -85,7 +85,7 @@ class Proxy:
             opened=lambda address: announce("listening on %s", shown(address)),
             closed=lambda address: announce("no longer listening on %s", shown(address)),
         )
-        self._clients = Entrypoint(network, door, telemetry)
+        self._clients = Entrypoint(network, rules, telemetry)
         metrics = MetricsHandler(functools.partial(render, build_registry(self.stats)))
         self._metrics = metrics_entrypoint(network, metrics)
         #: What a reload changes. Entrypoints come last: their plans are made of the others.

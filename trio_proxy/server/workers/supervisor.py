@@ -42,7 +42,7 @@ from trio_proxy.telemetry.stats import Stats
 log = logging.getLogger("trio_proxy.server")
 
 
-class _Doors:
+class _ClientListeners:
     """The addresses for clients, which the supervisor binds and the workers serve."""
 
     def __init__(self, network: SocketNetwork, workers: int) -> None:
@@ -98,11 +98,11 @@ class Supervisor:
         #: What is the supervisor's own: reloads, and lines that its log could not take.
         self.stats = Stats()
         self._workers = workers
-        self._doors = _Doors(network, workers)
+        self._shared = _ClientListeners(network, workers)
         self._collector = WorkersCollector()
         self._metrics_port = metrics_entrypoint(network, self)
         #: What a reload changes, beside the workers.
-        self.parts: list[Part] = [self._doors, self._metrics_port]
+        self.parts: list[Part] = [self._shared, self._metrics_port]
         self._metrics = MetricsHandler(functools.partial(render, registry_of(self._collector)))
         self._reloading = trio.Lock()
         #: For sticky cookies, where the settings have none.
@@ -110,7 +110,7 @@ class Supervisor:
         self._crew: Crew
 
     def __repr__(self) -> str:
-        return f"<Supervisor workers={self._workers} on {self._doors.listeners.addresses}>"
+        return f"<Supervisor workers={self._workers} on {self._shared.listeners.addresses}>"
 
     @property
     def clients(self) -> str:
@@ -124,7 +124,7 @@ class Supervisor:
         self._make_room(self.settings)
         await put_in_force(self.parts, self.settings)
         try:
-            orders = self._orders(self.settings, self._doors.listeners.bound)
+            orders = self._orders(self.settings, self._shared.listeners.bound)
         except BaseException:
             self.close()
             raise
@@ -134,7 +134,7 @@ class Supervisor:
         """Serve, in tasks of this nursery. Raises OSError if no worker can."""
         self._warn_of_small_caps(self.settings)
         await self._crew.begin(nursery)
-        self._doors.served()
+        self._shared.served()
         self._metrics_port.start(nursery, nursery)
         pids = [str(worker.pid) for _, worker in sorted(self._crew.ready.items())]
         log.info("started %d workers (pids %s)", len(pids), ", ".join(pids))
@@ -183,7 +183,7 @@ class Supervisor:
             self._warn_of_small_caps(settings)
 
     def _new_orders(self, settings: Settings) -> Orders:
-        return self._orders(settings, self._doors.listeners.prepared)
+        return self._orders(settings, self._shared.listeners.prepared)
 
     # Metrics
 
@@ -201,7 +201,7 @@ class Supervisor:
 
     async def drain(self) -> None:
         """Have all workers drain, for at most ``drain_ms``; metrics are served meanwhile."""
-        self._doors.listeners.close()
+        self._shared.listeners.close()
         await self._crew.drain(self.settings.timeouts.seconds["drain"])
 
     async def stop(self) -> None:
@@ -211,7 +211,7 @@ class Supervisor:
 
     def close(self) -> None:
         """Close every listener."""
-        self._doors.listeners.close()
+        self._shared.listeners.close()
         self._metrics_port.close()
 
 
