@@ -124,7 +124,7 @@ class Crowd:
     @property
     def waiting(self) -> int:
         """The length of the queue, which the metric must show too."""
-        length = self.w.proxy.pool.queue_length
+        length = self.w.proxy.pools["default"].queue_length
         assert self.w.proxy.stats.queue_length == {"default": length}
         return length
 

@@ -48,7 +48,7 @@ def metric_labels() -> dict[str, set[str]]:
     """Every sample, and every histogram, with the names of its labels."""
     collector = WorkersCollector()
     stats = collector.stats
-    upstream = stats.upstream("127.0.0.1:9001")
+    upstream = stats.upstream("default", "127.0.0.1:9001")
     upstream.breaker = "closed"
     stats.queue_length["default"] = 0
     stats.retried("503")

@@ -79,7 +79,7 @@ def play_together(upstreams: Sequence[ScriptedUpstream], *steps: str | bytes) ->
 
 def fix_jitter(w: World, random: float = HALF) -> None:
     """Let every pause before another try be the same share of the longest one."""
-    w.proxy.pool.random = lambda: random
+    w.proxy.pools["default"].random = lambda: random
 
 
 def outcomes(exchange: Exchange) -> list[tuple[int, str]]:
@@ -100,7 +100,7 @@ def errors_of_each(w: World) -> list[dict[str, int]]:
 
 def requests_of_each(w: World) -> list[int]:
     """How many tries each upstream got, by ``proxy_upstream_requests_total``."""
-    return [w.proxy.stats.upstream(each.name).requests for each in w.upstreams]
+    return [w.proxy.stats.upstream("default", each.name).requests for each in w.upstreams]
 
 
 async def send_slowly(peer: Speaker, pieces: list[bytes], seconds: float) -> None:

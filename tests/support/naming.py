@@ -90,7 +90,7 @@ def service(**rules: Any) -> UpstreamSettings:
 
 def shown(w: World) -> list[str]:
     """The upstreams that the metrics show, in order."""
-    return sorted(w.proxy.stats.upstreams)
+    return sorted(name for _, name in w.proxy.stats.upstreams)
 
 
 def fails(name: str, why: str) -> str:

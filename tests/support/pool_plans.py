@@ -79,7 +79,7 @@ def steps(**tables: Any) -> st.SearchStrategy[tuple[str, Any]]:
 
 async def take(w: World, every: list[Server], step: str, what: object) -> None:
     """One thing that happens."""
-    members = [member.name for member in w.proxy.pool.members]
+    members = [member.name for member in w.proxy.pools["default"].members]
     match step, what:
         case "ask", int(count):
             with suppress(EOFError):  # an answer that is cut off
@@ -98,9 +98,9 @@ async def take(w: World, every: list[Server], step: str, what: object) -> None:
         case "heal", int(number):
             w.net.heal(NAMES[number])
         case "drain", int(number) if NAMES[number] in members:
-            w.proxy.pool.drain(NAMES[number])
+            w.proxy.pools["default"].drain(NAMES[number])
         case "undrain", int(number) if NAMES[number] in members:
-            w.proxy.pool.undrain(NAMES[number])
+            w.proxy.pools["default"].undrain(NAMES[number])
         case "leave", int(count):
             clients = [await w.client() for _ in range(count)]
             for client in clients:

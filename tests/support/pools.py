@@ -129,7 +129,7 @@ def sample(w: World, name: str, **labels: str) -> float | None:
 
 def metric(w: World, name: str, upstream: str, **labels: str) -> float | None:
     """A sample of ``/metrics`` that is about one upstream."""
-    return sample(w, name, upstream=upstream, **labels)
+    return sample(w, name, pool="default", upstream=upstream, **labels)
 
 
 def is_up(w: World, upstream: str) -> bool:

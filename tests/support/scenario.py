@@ -70,20 +70,20 @@ def timeouts(w: World) -> dict[str, int]:
 
 def upstream_errors(w: World, number: int = 0) -> dict[str, int]:
     """The counters of ``proxy_upstream_errors_total`` of one upstream that are not 0."""
-    stats = w.proxy.stats.upstream(w.upstreams[number].name)
+    stats = w.proxy.stats.upstream("default", w.upstreams[number].name)
     return {name: count for name, count in stats.errors.items() if count}
 
 
 def member(w: World, number: int = 0) -> PoolMember:
     """The pool's view of a scripted upstream."""
-    (found,) = (m for m in w.proxy.pool.members if m.name == w.upstreams[number].name)
+    (found,) = (m for m in w.proxy.pools["default"].members if m.name == w.upstreams[number].name)
     return found
 
 
 def connections(w: World, number: int = 0) -> tuple[int, int]:
     """How many connections to an upstream the proxy counts: leased, idle."""
-    gauges = w.proxy.stats.upstream(w.upstreams[number].name)
-    if found := [m for m in w.proxy.pool.members if m.name == w.upstreams[number].name]:
+    gauges = w.proxy.stats.upstream("default", w.upstreams[number].name)
+    if found := [m for m in w.proxy.pools["default"].members if m.name == w.upstreams[number].name]:
         assert found[0].limiter.borrowed_tokens == gauges.active + gauges.idle
     return gauges.active, gauges.idle
 

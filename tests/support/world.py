@@ -34,7 +34,7 @@ from trio_proxy.http.phases import Phase
 from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.serving import open_proxy
 from trio_proxy.settings import Retry, Settings, UpstreamSettings
-from trio_proxy.telemetry.stats import UpstreamStats
+from trio_proxy.telemetry.stats import UpstreamKey, UpstreamStats
 from trio_proxy.testing import SimNet, SimStream
 from trio_proxy.upstream.pool.member import Member as PoolMember
 
@@ -70,7 +70,7 @@ class World:
     #: For tasks of the test; they are cancelled when the proxy has stopped.
     helpers: trio.Nursery
     _members: set[PoolMember] = field(factory=set)
-    _gauges: dict[str, UpstreamStats] = field(factory=dict)
+    _gauges: dict[UpstreamKey, UpstreamStats] = field(factory=dict)
     _listened: set[str] = field(factory=set)
     _dialled: set[str] = field(factory=set)
 
@@ -104,11 +104,12 @@ class World:
 
     def remember(self) -> None:
         """Note everything that has to be empty in the end."""
-        self._members.update(self.proxy.pool.members)
+        for pool in self.proxy.pools.values():
+            self._members.update(pool.members)
+            self._dialled.update(member.name for member in pool.members)
         self._gauges.update(self.proxy.stats.upstreams)
         metrics = self.proxy.metrics_address
         self._listened.update(map(str, self.proxy.addresses + ([metrics] if metrics else [])))
-        self._dialled.update(member.name for member in self.proxy.pool.members)
         self._dialled.update(upstream.name for upstream in self.upstreams)
 
     def leftovers(self) -> list[str]:
@@ -124,7 +125,7 @@ class World:
         counts = {
             "client tokens": proxy.client_limiter.borrowed_tokens,
             "connections": len(proxy.service.connections),
-            "queue waiters": proxy.pool.queue_length,
+            "queue waiters": sum(pool.queue_length for pool in proxy.pools.values()),
             "queue length gauge": sum(stats.queue_length.values()),
             "requests in flight": stats.requests_in_flight,
             "client connections gauge": stats.client_connections,
@@ -134,8 +135,8 @@ class World:
             counts[f"tokens of {member.name}"] = member.limiter.borrowed_tokens
             counts[f"leases of {member.name}"] = len(member.leased)
         for name, gauges in self._gauges.items():
-            counts[f"active gauge of {name}"] = gauges.active
-            counts[f"idle gauge of {name}"] = gauges.idle
+            counts[f"active gauge of {' '.join(name)}"] = gauges.active
+            counts[f"idle gauge of {' '.join(name)}"] = gauges.idle
         found += [f"{name}: {count}" for name, count in counts.items() if count]
         return found + self._unended_exchanges()
 

@@ -13,9 +13,9 @@ import trio
 from trio_proxy.server import demo as demonstration
 from trio_proxy.server.cores import worker_count
 from trio_proxy.server.run import serve
+from trio_proxy.settings import Settings
 from trio_proxy.settings.load import toml as config
 from trio_proxy.settings.load.toml import ConfigError
-from trio_proxy.settings.root import Settings
 from trio_proxy.telemetry import loggers
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.outputs import StreamSink
@@ -68,8 +68,13 @@ def run(config_path: str | None, listen: str | None, log_level: str | None) -> N
 @commands.command()
 @click.argument("config_path", metavar="CONFIG")
 def check(config_path: str) -> None:
-    """Validate a configuration: one line for each problem, and exit status 2 if there is one."""
-    _or_exit(lambda: config.load_file(config_path))
+    """Validate a configuration: one line for each problem, and exit status 2 if there is one.
+
+    Pools that no route leads to are mentioned, and are no problem.
+    """
+    settings = _or_exit(lambda: config.load_file(config_path))
+    for remark in settings.remarks():
+        click.echo(f"{config_path}: {remark}", err=True)
     click.echo(f"{config_path}: ok")
 
 

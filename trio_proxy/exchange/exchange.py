@@ -87,8 +87,10 @@ class Exchange:
         "peer",
         "phase",
         "piece_bytes",
+        "pool",
         "received_at",
         "refusal_fields",
+        "route",
         "scratch",
         "started_at",
         "started_wall",
@@ -125,6 +127,10 @@ class Exchange:
         self.target = "-"
         self.version = "-"
         self.phase = _READ_HEAD
+        #: The path of the route that took it, empty while none has.
+        self.route = ""
+        #: The name of the pool that is to answer it, empty if none is.
+        self.pool = ""
         #: The phase that the exchange was in when it ended.
         self.ended_in = _READ_HEAD
         self.ended_at = 0.0

@@ -14,6 +14,7 @@ from trio_proxy.policy.forwarding import HeaderRules
 class Plan:
     """All of it. A reload swaps the whole object.
 
+    ``route`` is the only route that there is, empty if the handler finds the one of each request.
     ``max_body_bytes`` 0 stands for no limit.
     """
 
@@ -22,3 +23,4 @@ class Plan:
     rules: HeaderRules = field(factory=HeaderRules)
     head_limits: HeadLimits = field(factory=HeadLimits)
     max_body_bytes: int = 0
+    route: str = ""

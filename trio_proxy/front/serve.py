@@ -57,6 +57,7 @@ async def serve_exchange(exchange: Exchange, request: Request, sink: Sink, plan:
 def _meet_client(exchange: Exchange, request: Request, plan: Plan) -> float | None:
     """Note who has sent the request; the seconds that a trusted peer leaves for it, or None."""
     exchange.phase = Phase.ROUTE
+    exchange.route = plan.route
     rules, trusted = plan.rules, exchange.is_peer_trusted
     client = exchange.client = client_of(request, exchange.peer, rules, trusted=trusted)
     exchange.client_ip = client.address

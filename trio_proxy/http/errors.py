@@ -64,6 +64,7 @@ class Reason(enum.Enum):
     TOTAL_TIMEOUT = Verdict(504, "http_response_timeout", "total deadline passed")
     TUNNEL_IDLE = Verdict(504, "connection_read_timeout", "tunnel_idle deadline passed")
 
+    NO_ROUTE = Verdict(404, "destination_not_found", "no route for this path")
     RATE_LIMITED = Verdict(429, "http_request_denied", "too many requests")
     NO_UPSTREAM = Verdict(503, "destination_unavailable", "no upstream available")
     BREAKER_OPEN = Verdict(503, "destination_unavailable", "no upstream available: breaker open")

@@ -48,6 +48,13 @@ class SocketNetwork:
         self._resolver = Resolver(self._dns.start_lookup) if servers else self._system
         self.nameservers = servers
 
+    def asking(self, servers: Sequence[str]) -> SocketNetwork:
+        """The same network for whoever wants these asked for names; itself for none.
+
+        It need be neither run nor closed. Raises ValueError.
+        """
+        return SocketNetwork(self._watch, servers) if servers else self
+
     async def run(self) -> None:
         """Report hang-ups until cancelled."""
         await self._watch.run()

@@ -68,8 +68,8 @@ class Sharer:
 class InheritingNetwork(SocketNetwork):
     """A worker's: it binds nothing, but listens with the sockets that it was handed."""
 
-    def __init__(self, nameservers: Sequence[str] = ()) -> None:
-        super().__init__(nameservers=nameservers)
+    def __init__(self) -> None:
+        super().__init__()
         self._handed: dict[Address, socket.socket] = {}
 
     def hand_over(self, sockets: Mapping[Address, socket.socket]) -> None:

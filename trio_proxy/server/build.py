@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from trio_proxy.codec.h1.requests import HeadLimits
 from trio_proxy.exchange.contract import Handler
 from trio_proxy.exchange.deadlines import Budgets
 from trio_proxy.front.plan import Plan
 from trio_proxy.handlers.proxy import ProxyHandler
+from trio_proxy.handlers.router import Router
 from trio_proxy.policy.breaker import BreakerRules
 from trio_proxy.policy.forwarding import HeaderRules
 from trio_proxy.policy.retry import RetryRules
+from trio_proxy.routing.table import Route, RouteTable
 from trio_proxy.server.ratelimits import RateLimits
+from trio_proxy.settings import (
+    BreakerSettings,
+    Health,
+    PoolLimits,
+    PoolSettings,
+    Settings,
+    UpstreamSettings,
+)
 from trio_proxy.settings.checks import to_seconds
 from trio_proxy.settings.messages import status_set
-from trio_proxy.settings.root import Settings
-from trio_proxy.settings.upstreams import BreakerSettings, Health, UpstreamSettings
 from trio_proxy.upstream.pool.discovery import ServiceName, Spec
 from trio_proxy.upstream.pool.pool import Pool
 from trio_proxy.upstream.pool.rules import (
@@ -28,27 +37,27 @@ from trio_proxy.upstream.pool.rules import (
 )
 from trio_proxy.upstream.tries import MessageRules
 
-#: The pool that the short form of the configuration describes.
-DEFAULT_POOL = "default"
 
-
-def pool_rules(settings: Settings) -> PoolRules:
-    """Members, bounds and policies of the default pool."""
-    seconds, balance, retry = settings.timeouts.seconds, settings.balance, settings.retry
+def pool_rules(settings: Settings, pool: PoolSettings) -> PoolRules:
+    """Members, bounds and policies of a pool; the tables that it does not have are the file's."""
+    balance, retry = pool.balance or settings.balance, pool.retry or settings.retry
+    health, breaker = pool.health or settings.health, pool.breaker or settings.breaker
+    limits, dns = pool.limits or settings.limits, pool.dns or settings.dns
+    seconds = settings.timeouts.seconds
     return PoolRules(
-        members={_spec(each): _member_rules(each, settings) for each in settings.upstreams},
+        members={_spec(each): _member_rules(each, limits) for each in pool.upstreams},
         policy="round_robin" if balance.policy == "weighted" else balance.policy,
         key=balance.key,
         sticky_cookie=balance.sticky_cookie,
         sticky_secret=balance.sticky_secret,
-        panic_percent=settings.health.panic_percent,
-        health=_health_rules(settings),
-        checks=_check_rules(settings.health),
+        panic_percent=health.panic_percent,
+        health=_health_rules(health, breaker),
+        checks=_check_rules(health),
         queue=QueueRules(
-            max_length=settings.limits.max_queue,
-            seconds=settings.limits.queue_seconds,
-            is_lifo=settings.limits.queue == "lifo",
-            target_seconds=settings.limits.queue_target_ms / 1000,
+            max_length=limits.max_queue,
+            seconds=limits.queue_seconds,
+            is_lifo=limits.queue == "lifo",
+            target_seconds=limits.queue_target_ms / 1000,
         ),
         retry=RetryRules(
             attempts=retry.attempts,
@@ -59,8 +68,8 @@ def pool_rules(settings: Settings) -> PoolRules:
         budget_percent=retry.budget_percent,
         idle_seconds=seconds["upstream_idle"],
         drain_seconds=seconds["drain"],
-        refresh_seconds=to_seconds(settings.dns.refresh_ms),
-        nameservers=settings.dns.nameservers,
+        refresh_seconds=to_seconds(dns.refresh_ms),
+        nameservers=dns.nameservers,
     )
 
 
@@ -68,9 +77,9 @@ def _spec(upstream: UpstreamSettings) -> Spec:
     return upstream.address if upstream.srv is None else ServiceName(upstream.srv)
 
 
-def _member_rules(upstream: UpstreamSettings, settings: Settings) -> MemberRules:
+def _member_rules(upstream: UpstreamSettings, limits: PoolLimits) -> MemberRules:
     return MemberRules(
-        max_conns=upstream.max_conns or settings.limits.max_conns_per_upstream,
+        max_conns=upstream.max_conns or limits.max_conns_per_upstream,
         weight=upstream.weight,
         backup=upstream.backup,
         drain=upstream.drain,
@@ -80,8 +89,7 @@ def _member_rules(upstream: UpstreamSettings, settings: Settings) -> MemberRules
     )
 
 
-def _health_rules(settings: Settings) -> HealthRules:
-    health, breaker = settings.health, settings.breaker
+def _health_rules(health: Health, breaker: BreakerSettings | None) -> HealthRules:
     return HealthRules(
         rise=health.rise,
         fall=health.fall,
@@ -114,13 +122,20 @@ def _check_rules(health: Health) -> CheckRules | None:
     )
 
 
-def budgets(settings: Settings, at_most: float = math.inf) -> Budgets:
-    """How long everything may take; ``at_most`` seconds, whatever the settings say."""
+def budgets(
+    settings: Settings, pool: PoolSettings | None = None, at_most: float = math.inf
+) -> Budgets:
+    """How long everything may take; ``at_most`` seconds, whatever the settings say.
+
+    The budgets for a pool's queue and tries are its own.
+    """
+    limits = (pool and pool.limits) or settings.limits
+    retry = (pool and pool.retry) or settings.retry
     seconds = {
         **settings.timeouts.seconds,
         "client_write": settings.timeouts.seconds["write"],
-        "queue": settings.limits.queue_seconds,
-        "try": to_seconds(settings.retry.try_timeout_ms),
+        "queue": limits.queue_seconds,
+        "try": to_seconds(retry.try_timeout_ms),
     }
     return Budgets({name: min(length, at_most) for name, length in seconds.items()})
 
@@ -148,13 +163,24 @@ def head_limits(settings: Settings) -> HeadLimits:
     )
 
 
-def proxy_plan(settings: Settings, pool: Pool, limits: RateLimits) -> Plan:
-    """What client connections need to know of the configuration."""
-    rules, heads = header_rules(settings), head_limits(settings)
+def proxy_plan(settings: Settings, pools: Mapping[str, Pool], limits: RateLimits) -> Plan:
+    """What client connections need to know of the configuration.
+
+    A single route of everything costs a request no look-up.
+    """
+    headers, heads = header_rules(settings), head_limits(settings)
+    rules = MessageRules(headers, heads)
+    handlers = {
+        name: limits.limited(ProxyHandler(pools[name], budgets(settings, pool), rules))
+        for name, pool in settings.every_pool.items()
+    }
+    routes = [Route(each.path, handlers[each.pool]) for each in settings.every_route]
+    only = routes[0] if len(routes) == 1 and routes[0].path == "/" else None
     return Plan(
-        handler=limits.limited(ProxyHandler(pool, MessageRules(rules, heads))),
+        handler=Router(RouteTable(routes)) if only is None else only.target,
+        route="" if only is None else only.path,
         budgets=budgets(settings),
-        rules=rules,
+        rules=headers,
         head_limits=heads,
         max_body_bytes=settings.limits.max_body_bytes,
     )
@@ -167,5 +193,7 @@ METRICS_WAIT_SECONDS = 10.0
 def metrics_plan(settings: Settings, handler: Handler) -> Plan:
     """The metrics port: as strict, with short deadlines, and no request bodies to speak of."""
     return Plan(
-        handler=handler, budgets=budgets(settings, METRICS_WAIT_SECONDS), max_body_bytes=1024
+        handler=handler,
+        budgets=budgets(settings, at_most=METRICS_WAIT_SECONDS),
+        max_body_bytes=1024,
     )

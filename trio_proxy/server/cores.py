@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from trio_proxy.settings.root import MAX_WORKERS, Settings
+from trio_proxy.settings import MAX_WORKERS, Settings
 
 
 def worker_count(settings: Settings) -> int:

@@ -18,8 +18,7 @@ from trio_proxy.server.build import budgets
 from trio_proxy.server.metrics_port import Unobserved
 from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.run import serve
-from trio_proxy.settings.root import Settings, Timeouts
-from trio_proxy.settings.upstreams import UpstreamSettings
+from trio_proxy.settings import DEFAULT_POOL, Settings, Timeouts, UpstreamSettings
 from trio_proxy.telemetry.logwriter import LogWriter
 
 ANY_PORT = TcpAddress("127.0.0.1", 0)
@@ -76,7 +75,8 @@ async def run(writer: LogWriter) -> None:
 
 
 def _advice(proxy: Proxy) -> str:
-    upstreams = " and ".join(member.name for member in proxy.pool.members)
+    members = proxy.pools[DEFAULT_POOL].members
+    upstreams = " and ".join(member.name for member in members)
     return f"""
 trio-proxy is running on {proxy.url}, before two echo upstreams on {upstreams}.
 Try, in another terminal:

@@ -8,7 +8,7 @@ import resource
 
 import attrs
 
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 
 log = logging.getLogger("trio_proxy.server")
 
@@ -45,7 +45,11 @@ def fit_to_open_files(settings: Settings) -> Settings:
 def files_wanted(settings: Settings) -> int:
     """Descriptors that the configured limits can add up to."""
     limits = settings.limits
-    per_upstream = (one.max_conns or limits.max_conns_per_upstream for one in settings.upstreams)
+    per_upstream = (
+        upstream.max_conns or (pool.limits or limits).max_conns_per_upstream
+        for pool in settings.every_pool.values()
+        for upstream in pool.upstreams
+    )
     return limits.max_client_conns + sum(per_upstream) + SPARE_FILES
 
 

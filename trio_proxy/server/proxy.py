@@ -1,4 +1,4 @@
-"""A running proxy: listeners, connections, pools, and how they start, reload and stop.
+"""A running proxy: entrypoints, connections, pools, and how they start, reload and stop.
 
 `serving` has the nurseries in which it runs.
 """
@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
 from trio_proxy.exchange.exchange import Exchange
-from trio_proxy.front.acceptor import Acceptor
+from trio_proxy.front.entrypoint import Entrypoint, EntrypointRules
+from trio_proxy.front.listeners import shown
+from trio_proxy.front.plan import Plan
 from trio_proxy.front.service import Service
 from trio_proxy.handlers.metrics import MetricsHandler
 from trio_proxy.http.addresses import Address, TcpAddress
-from trio_proxy.net.dial import SocketNetwork
 from trio_proxy.net.network import Listener, Network
 from trio_proxy.server import build
-from trio_proxy.server.listeners import Change, Listeners, shown
-from trio_proxy.server.metrics_port import MetricsPort
+from trio_proxy.server.metrics_port import metrics_entrypoint
+from trio_proxy.server.parts import Part, put_in_force
+from trio_proxy.server.pools import Pools
 from trio_proxy.server.ratelimits import RateLimits
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.telemetry.metrics import build_registry, render
 from trio_proxy.telemetry.stats import Stats
-from trio_proxy.upstream.pool.keeper import Keeper
 from trio_proxy.upstream.pool.pool import Pool
 
 log = logging.getLogger("trio_proxy.server")
-
-#: What exchanges that a drain cuts off have to say so, in seconds.
-CUT_SECONDS = 1.0
 
 
 class Telemetry:
@@ -39,15 +37,26 @@ class Telemetry:
 
     def __init__(self, stats: Stats, on_exchange: Callable[[Exchange], None] | None) -> None:
         self.stats = stats
-        self.on_exchange = on_exchange
         self.connection_opened = stats.connection_opened
         self.connection_closed = stats.connection_closed
         self.request_started = stats.request_started
+        self._on_exchange = on_exchange
+        self._logs_access = False
+        self._prepared = False
 
     def exchange_ended(self, exchange: Exchange) -> None:
         self.stats.exchange_ended(exchange)
-        if self.on_exchange is not None:
-            self.on_exchange(exchange)
+        if self._logs_access and self._on_exchange is not None:
+            self._on_exchange(exchange)
+
+    async def prepare(self, settings: Settings) -> None:
+        self._prepared = settings.logging.access
+
+    def commit(self) -> None:
+        self._logs_access = self._prepared
+
+    def abandon(self) -> None:
+        """There is nothing to undo."""
 
 
 class Proxy:
@@ -65,30 +74,32 @@ class Proxy:
     ) -> None:
         self.settings = settings
         self.stats = Stats()
-        self._network = network
-        self._on_exchange = on_exchange
-        self._announce = announce
-        self._listeners = Listeners(network)
-        access = on_exchange if settings.logging.access else None
-        self._telemetry = Telemetry(self.stats, access)
-        self.pool = Pool(
-            build.DEFAULT_POOL,
-            build.pool_rules(settings),
-            network,
-            self.stats.upstream,
-            self.stats.queue_length,
-        )
-        self._keeper = Keeper(self.pool, self.stats.forget_upstream)
+        telemetry = Telemetry(self.stats, on_exchange)
+        self._pools = Pools(network, self.stats)
         self._rate_limits = RateLimits()
-        plan = build.proxy_plan(settings, self.pool, self._rate_limits)
-        self.service = Service(plan, self._telemetry)
-        self.client_limiter = trio.CapacityLimiter(settings.limits.max_client_conns)
-        registry = build_registry(self.stats)
-        handler = MetricsHandler(functools.partial(render, registry))
-        self._metrics_port = MetricsPort(network, settings, handler)
+        rules = EntrypointRules(
+            addresses=lambda settings: settings.listen,
+            max_conns=lambda settings: settings.limits.max_client_conns,
+            plan=self._plan,
+            limit_name="limits.max_client_conns",
+            opened=lambda address: announce("listening on %s", shown(address)),
+            closed=lambda address: announce("no longer listening on %s", shown(address)),
+        )
+        self._clients = Entrypoint(network, rules, telemetry)
+        metrics = MetricsHandler(functools.partial(render, build_registry(self.stats)))
+        self._metrics = metrics_entrypoint(network, metrics)
+        #: What a reload changes. Entrypoints come last: their plans are made of the others.
+        self.parts: list[Part] = [
+            self._pools,
+            self._rate_limits,
+            telemetry,
+            self._clients,
+            self._metrics,
+        ]
         self._reloading = trio.Lock()
-        self._background: trio.Nursery
-        self._acceptor: Acceptor
+
+    def _plan(self, settings: Settings) -> Plan:
+        return build.proxy_plan(settings, self.pools, self._rate_limits)
 
     def __repr__(self) -> str:
         clients = len(self.service.connections)
@@ -96,9 +107,19 @@ class Proxy:
         return f"<Proxy {state} on {', '.join(map(str, self.addresses))} clients={clients}>"
 
     @property
+    def service(self) -> Service:
+        """What all client connections share."""
+        return self._clients.service
+
+    @property
+    def client_limiter(self) -> trio.CapacityLimiter:
+        """The cap on client connections."""
+        return self._clients.limiter
+
+    @property
     def addresses(self) -> list[Address]:
         """Where clients can connect, with real port numbers, in the order of the settings."""
-        return self._listeners.addresses
+        return self._clients.addresses
 
     @property
     def address(self) -> Address:
@@ -116,7 +137,12 @@ class Proxy:
     @property
     def metrics_address(self) -> Address | None:
         """Where ``/metrics`` is served, or None."""
-        return self._metrics_port.address
+        return next(iter(self._metrics.addresses), None)
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        """The pools by their names; that of the short form is called ``default``."""
+        return self._pools.by_name
 
     @property
     def clients(self) -> str:
@@ -127,122 +153,46 @@ class Proxy:
 
     async def bind(self) -> None:
         """Bind every address of the settings. Raises OSError, and then leaves none bound."""
-        found = await self.pool.look_up(self.pool.plan)
-        self.pool.apply(self.pool.plan, found)
-        redis = await self._rate_limits.prepare(self.settings.rate_limit)
-        self._rate_limits.apply(self.settings.rate_limit, redis)
-        self.service.plan = build.proxy_plan(self.settings, self.pool, self._rate_limits)
-        change = await self._listeners.prepare(self.settings.listen)
-        self._listeners.swap(change)
-        try:
-            metrics_change = await self._metrics_port.prepare(self.settings)
-        except BaseException:
-            self.close_listeners()
-            raise
-        self._metrics_port.swap(self.settings, metrics_change)
+        await put_in_force(self.parts, self.settings)
 
     def start(self, background: trio.Nursery, connections: trio.Nursery) -> None:
         """Begin to serve what was bound."""
-        self._background = background
-        self._acceptor = Acceptor(self.service, self.client_limiter, connections)
-        background.start_soon(self.service.timers.run)
-        background.start_soon(self._keeper.run)
+        self._pools.start(background)
         self._rate_limits.start(background)
-        for listener in self._listeners.bound:
-            self._serve(listener)
-        self._metrics_port.start(background)
-
-    def _serve(self, listener: Listener) -> None:
-        self.serve_too(listener)
-        self._announce("listening on %s", shown(listener.address))
+        self._clients.start(background, connections)
+        self._metrics.start(background, background)
 
     def serve_too(self, listener: Listener) -> None:
         """Serve what is not among `addresses`; whoever made it closes it, before a `drain`."""
-        self._background.start_soon(self._acceptor.run, listener)
+        self._clients.serve(listener)
 
     # Reload.
 
     async def reload(self, settings: Settings) -> None:
         """Put new settings in force without closing a connection.
 
-        Everything that can fail comes first; then the whole of it is swapped between two task
-        steps. Client connections take the new settings with their next request. Raises OSError if a
-        new address cannot be bound, and then nothing has changed.
+        Client connections take them with their next request. Raises OSError if a new address cannot
+        be bound, and then nothing has changed.
         """
         check_settings(settings)
         async with self._reloading:
-            try:
-                await self._reload(settings)
-            except BaseException:
-                self._use_nameservers()
-                raise
-
-    def _use_nameservers(self) -> None:
-        if isinstance(self._network, SocketNetwork):
-            self._network.use_nameservers(self.settings.dns.nameservers)
-
-    async def _reload(self, settings: Settings) -> None:
-        plan = build.pool_rules(settings)
-        if isinstance(self._network, SocketNetwork):
-            self._network.use_nameservers(settings.dns.nameservers)
-        found = await self.pool.look_up(plan)
-        redis = await self._rate_limits.prepare(settings.rate_limit)
-        change = await self._listeners.prepare(settings.listen)
-        try:
-            metrics_change = await self._metrics_port.prepare(settings)
-        except BaseException:
-            change.abandon()
-            raise
-        self.pool.apply(plan, found)
-        self._rate_limits.apply(settings.rate_limit, redis)
-        self._swap(settings)
-        self._metrics_port.swap(settings, metrics_change)
-        self._swap_listeners(change)
-        self._metrics_port.serve(metrics_change)
-
-    def _swap(self, settings: Settings) -> None:
-        self.settings = settings
-        self.service.plan = build.proxy_plan(settings, self.pool, self._rate_limits)
-        self.client_limiter.total_tokens = settings.limits.max_client_conns
-        self._telemetry.on_exchange = self._on_exchange if settings.logging.access else None
-
-    def _swap_listeners(self, change: Change[Listener]) -> None:
-        for address in self._listeners.swap(change):
-            self._announce("no longer listening on %s", shown(address))
-        for listener in change.fresh:
-            self._serve(listener)
+            await put_in_force(self.parts, settings)
+            self.settings = settings
 
     # Stop.
 
-    def _drain_seconds(self) -> float:
-        return self.settings.timeouts.seconds["drain"]
-
     async def drain(self) -> None:
         """Stop accepting, let exchanges end for at most ``drain_ms``, then cut them off."""
-        if self.service.draining:
-            return
-        self.service.draining = True
-        self._listeners.close()
-        for connection in list(self.service.connections):
-            connection.start_drain()
-        with trio.move_on_after(self._drain_seconds()):
-            await self._wait_until_no_clients()
-        left = list(self.service.connections)
-        if left:
-            log.warning("drain_ms is over: cutting %d connections", len(left))
-        for connection in left:
-            connection.cut()
-        with trio.move_on_after(CUT_SECONDS):
-            await self._wait_until_no_clients()
-
-    async def _wait_until_no_clients(self) -> None:
-        while self.service.connections:
-            await self.service.emptied.wait()
+        await self._clients.drain(self.settings.timeouts.seconds["drain"])
 
     def close_listeners(self) -> None:
         """Close every listener; at the end of a stop or of a failed start."""
-        self._listeners.close()
-        self._metrics_port.close()
+        self._clients.close()
+        self._metrics.close()
+
+    def close_idle(self) -> None:
+        """Close every idle connection to an upstream."""
+        self._pools.close_idle()
 
 
 def check_settings(settings: object) -> None:

@@ -11,19 +11,17 @@ from trio_proxy.exchange.contract import Handler
 from trio_proxy.middleware.ratelimit.ratelimit import Buckets, LocalBuckets, RateLimited
 from trio_proxy.middleware.ratelimit.redis_buckets import RedisBuckets
 from trio_proxy.policy.token_bucket import Rate
-from trio_proxy.settings.upstreams import RateLimitSettings
+from trio_proxy.settings import RateLimitSettings, Settings
 
 
 class RateLimits:
-    """Makes handlers heed the ``[rate_limit]`` table of the settings in force, if there is one.
-
-    Use `prepare` for what can fail, and then `apply`.
-    """
+    """Makes handlers heed the ``[rate_limit]`` table of the settings in force, if there is one."""
 
     def __init__(self) -> None:
         self._settings: RateLimitSettings | None = None
         self._local: LocalBuckets | None = None
         self._redis: RedisBuckets | None = None
+        self._prepared: tuple[RateLimitSettings | None, RedisBuckets | None] = None, None
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope()
 
@@ -32,11 +30,16 @@ class RateLimits:
         self._nursery = nursery
         self._connect()
 
-    async def prepare(self, settings: RateLimitSettings | None) -> RedisBuckets | None:
-        """The new store that settings ask for; None if there is none, or it stays the same.
+    async def prepare(self, settings: Settings) -> None:
+        """Make the store that settings ask for, if it is another. Raises OSError if that fails."""
+        self._prepared = settings.rate_limit, await self._store_of(settings.rate_limit)
 
-        Raises OSError if it cannot be used.
-        """
+    def abandon(self) -> None:
+        """Forget what was prepared; nobody has connected to it yet."""
+        self._prepared = None, None
+
+    async def _store_of(self, settings: RateLimitSettings | None) -> RedisBuckets | None:
+        """The new store; None if there is none, or it stays the same."""
         if settings is None or not settings.store or not self._changes_store(settings):
             return None
         # Importing it takes a third of a second, which a proxy that serves does not have.
@@ -50,8 +53,10 @@ class RateLimits:
         before = self._settings
         return before is None or (before.store, before.key) != (settings.store, settings.key)
 
-    def apply(self, settings: RateLimitSettings | None, redis: RedisBuckets | None) -> None:
+    def commit(self) -> None:
         """Take on settings; a bucket keeps what it holds while its key and store stay the same."""
+        settings, redis = self._prepared
+        self._prepared = None, None
         changes_store = settings is None or self._changes_store(settings)
         if settings is None:
             self._local = None

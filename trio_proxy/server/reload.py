@@ -8,8 +8,9 @@ from typing import Protocol
 
 import trio
 
+from trio_proxy.server.parts import Part
+from trio_proxy.settings import Settings
 from trio_proxy.settings.load.toml import ConfigError
-from trio_proxy.settings.root import Settings
 from trio_proxy.telemetry import loggers
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.stats import Stats
@@ -29,10 +30,36 @@ class Reloadable(Protocol):
 
     settings: Settings
     stats: Stats
+    #: What follows the settings, to which others may be added in front.
+    parts: list[Part]
 
     async def reload(self, settings: Settings) -> None:
         """All or nothing. Raises OSError, and then nothing has changed."""
         ...
+
+
+def tell_remarks(settings: Settings) -> None:
+    """Log what is allowed and looks like a slip."""
+    for remark in settings.remarks():
+        log.warning("%s", remark)
+
+
+class Logging:
+    """What of the settings the program's log follows. A part of a reload."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+        self._prepared: Settings
+
+    async def prepare(self, settings: Settings) -> None:
+        self._prepared = settings
+
+    def commit(self) -> None:
+        loggers.set_level(self._prepared.logging.level)
+        self._writer.set_format(self._prepared.logging.format)
+
+    def abandon(self) -> None:
+        """There is nothing to undo."""
 
 
 class Reloader:
@@ -42,13 +69,10 @@ class Reloader:
     that a stop never waits for it.
     """
 
-    def __init__(
-        self, server: Reloadable, source: str, load: Callable[[], Settings], writer: LogWriter
-    ) -> None:
+    def __init__(self, server: Reloadable, source: str, load: Callable[[], Settings]) -> None:
         self._server = server
         self._source = source
         self._load = load
-        self._writer = writer
         self._wanted = trio.Event()
         self._limiter = trio.CapacityLimiter(1)
 
@@ -80,10 +104,9 @@ class Reloader:
         except OSError as exc:
             self._refused(str(exc))
         else:
-            loggers.set_level(settings.logging.level)
-            self._writer.set_format(settings.logging.format)
             self._server.stats.config_reloaded(ok=True)
             level = settings.logging.level
+            tell_remarks(settings)
             log.info("Config reloaded from %s (logging level=%s)", self._source, level)
 
     async def _read(self) -> Settings:

@@ -18,9 +18,9 @@ from trio_proxy.front import h1_session as connection
 from trio_proxy.server import garbage
 from trio_proxy.server.files import fit_to_open_files
 from trio_proxy.server.proxy import Proxy
-from trio_proxy.server.reload import Reloadable, Reloader
+from trio_proxy.server.reload import Logging, Reloadable, Reloader, tell_remarks
 from trio_proxy.server.serving import open_proxy
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
 
 log = logging.getLogger("trio_proxy.server")
@@ -90,13 +90,15 @@ async def attend(
                 with start.scope:
                     async with opening as server:
                         writer.count_in(server.stats)
+                        server.parts.insert(0, Logging(writer))
                         with _pid_file(server.settings.pid_file):
                             log.info(
                                 "started from %s (pid %d) on %s", source, os.getpid(), DRIVEN_BY
                             )
+                            tell_remarks(server.settings)
                             started(server)
                             garbage.quieten()
-                            reloader = Reloader(server, source, load, writer)
+                            reloader = Reloader(server, source, load)
                             if await start.has_heard_hangup():
                                 reloader.ask()
                             await _obey(signals, server, reloader)

@@ -16,7 +16,7 @@ from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.net.dial import SocketNetwork
 from trio_proxy.net.network import Network
 from trio_proxy.server.proxy import Proxy, check_settings
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.outputs import LoggingSink
 
@@ -37,7 +37,7 @@ async def open_proxy(
     here it is one event loop in any case. Raises OSError if an address cannot be bound.
     """
     check_settings(settings)
-    own_network = SocketNetwork(nameservers=settings.dns.nameservers) if network is None else None
+    own_network = SocketNetwork() if network is None else None
     writer = None
     if on_exchange is None:
         writer = LogWriter(LoggingSink())
@@ -81,4 +81,4 @@ async def serving(proxy: Proxy, *helpers: Callable[[], Awaitable[None]]) -> Asyn
             raise failure
     finally:
         proxy.close_listeners()
-        proxy.pool.close_idle()
+        proxy.close_idle()

@@ -8,18 +8,21 @@ held to exactly the rules of the file.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import attrs
 from attrs import field
 
-from trio_proxy.settings.table import SettingError, quote, show
+from trio_proxy.settings.table import SettingError, key_text, quote, show
 
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 #: The longest timeout. What waits a day has no deadline worth the name; 0 says so honestly.
 MAX_TIMEOUT_MS = 24 * 60 * 60 * 1000
+
+MAX_CONNECTIONS = 1_000_000
 
 
 def whole(low: int, high: int) -> Validator:
@@ -77,6 +80,37 @@ def tuple_of(element: Validator, *, at_least_one: str = "") -> Validator:
                 raise SettingError(path, exc.wrong, exc.expected) from exc
 
     return check
+
+
+def mapping_of(name: Validator, element: Validator) -> Validator:
+    """A dict whose names pass one validator and whose values pass the other."""
+
+    def check(inst: object, key: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, dict):
+            raise SettingError(key.name, f"is {show(value)}", "expected a dict")
+        for each, item in value.items():
+            try:
+                name(inst, key, each)
+                element(inst, key, item)
+            except SettingError as exc:
+                path = f"{key.name}.{key_text(str(each))}"
+                raise SettingError(path, exc.wrong, exc.expected) from exc
+
+    return check
+
+
+def token(what: str) -> Validator:
+    """A short name of small letters, digits, "_" and "-", that says which of many it is."""
+    expected = 'expected 1 to 64 of a-z, 0-9, "_" and "-"'
+
+    def check(_: object, key: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+            raise SettingError(key.name, f"is no name of {what}", expected)
+
+    return check
+
+
+_TOKEN = re.compile(r"[a-z0-9_-]{1,64}")
 
 
 def text(longest: int, *, is_secret: bool = False) -> Validator:

@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 import attrs
+from attrs import field
 
-from trio_proxy.settings.checks import Validator
+from trio_proxy.settings.checks import Validator, tuple_of
 from trio_proxy.settings.table import SettingError, quote, show
 
 #: The name of a header field or of a cookie (RFC 9110 §5.6.2), of a length that is still readable.
@@ -85,6 +86,11 @@ def status_set(patterns: tuple[str, ...]) -> frozenset[int]:
     return frozenset(found)
 
 
+def statuses(*default: str) -> Any:
+    """An array of statuses, in the words of `status_set`."""
+    return field(default=default, validator=tuple_of(status_pattern))
+
+
 _TARGET = re.compile(r"""/[!"$-~]{0,2047}""")
 
 
@@ -92,6 +98,21 @@ def request_path(_: object, key: attrs.Attribute[Any], value: object) -> None:
     """The path that a request asks for, or an empty text for none."""
     if value != "" and not (isinstance(value, str) and _TARGET.fullmatch(value)):
         expected = 'expected a path as "/healthz", with nothing but visible ASCII in it, or ""'
+        raise SettingError(key.name, f"is {show(value)}", expected)
+
+
+#: One segment and another (RFC 3986 §3.3), without percent-encoding and parameters: how those are
+#: to be compared is not settled yet.
+_ROUTE = re.compile(r"(/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?")
+
+
+def route_path(_: object, key: attrs.Attribute[Any], value: object) -> None:
+    """The beginning of the paths of a route."""
+    if not isinstance(value, str) or not value or len(value) > 2048 or not _ROUTE.fullmatch(value):
+        if isinstance(value, str) and value.startswith(("=", "~")):
+            expected = "expected a prefix; this version supports neither exact paths nor patterns"
+        else:
+            expected = 'expected the beginning of a path, as "/v1", without "%", ";", "." and ".."'
         raise SettingError(key.name, f"is {show(value)}", expected)
 
 

@@ -1,17 +1,14 @@
-"""Every setting of the proxy: what a TOML file becomes, and what library users construct.
+"""The whole configuration: what a TOML file becomes, and what library users construct.
 
-All classes are frozen, keyword-only and have defaults, except for the upstreams. Construction
-raises `SettingError` (a ValueError) with a readable message. Names, units and defaults are those
-of ``conf/reference.toml``, which also names nginx's directives of the same meaning.
+All settings classes are frozen, keyword-only and have defaults, except for the upstreams.
+Construction raises `SettingError` (a ValueError) with a readable message. Names, units and defaults
+are those of ``conf/reference.toml``, which also names nginx's directives of the same meaning.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network
-from types import MappingProxyType
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -21,89 +18,26 @@ from attrs.validators import optional
 import trio_proxy.settings.checks as check
 import trio_proxy.settings.places as places
 from trio_proxy.http.addresses import Address, TcpAddress
-from trio_proxy.settings.checks import milliseconds, number, to_seconds
-from trio_proxy.settings.messages import free_field_name
-from trio_proxy.settings.table import SettingError, Table, show
-from trio_proxy.settings.upstreams import (
-    MAX_CONNECTIONS,
-    Balance,
-    BreakerSettings,
-    Dns,
-    Health,
-    RateLimitSettings,
-    Retry,
-    UpstreamSettings,
-)
-
-#: What nginx's client_max_body_size can hold (a signed 64-bit ``off_t``).
-MAX_BODY_BYTES = 2**63 - 1
+from trio_proxy.settings.balance import Balance
+from trio_proxy.settings.breaker import BreakerSettings
+from trio_proxy.settings.dns import Dns
+from trio_proxy.settings.headers import HeaderSettings
+from trio_proxy.settings.health import Health
+from trio_proxy.settings.limits import Limits
+from trio_proxy.settings.logging import LoggingSettings
+from trio_proxy.settings.pool import DEFAULT_POOL, PoolSettings
+from trio_proxy.settings.rate_limit import RateLimitSettings
+from trio_proxy.settings.retry import Retry
+from trio_proxy.settings.route import RouteSettings
+from trio_proxy.settings.table import SettingError, Table, quote, show
+from trio_proxy.settings.timeouts import Timeouts
+from trio_proxy.settings.upstream import UpstreamSettings
 
 #: More processes than this are a slip of the pen; the largest machines have as many cores.
 MAX_WORKERS = 1024
 
-LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 #: How many processes serve; "auto" is one for each core that the process may use.
 Workers: TypeAlias = int | Literal["auto"]
-#: A network whose forwarding fields are believed; "unix" is every client of a unix-socket listener.
-TrustedPeer: TypeAlias = IPv4Network | IPv6Network | Literal["unix"]
-
-
-@frozen(kw_only=True)
-class Timeouts(Table):
-    """Deadlines in milliseconds, each for one kind of wait; 0 means none."""
-
-    connect_ms: int = milliseconds(1000)
-    read_ms: int = milliseconds(15_000)
-    write_ms: int = milliseconds(15_000)
-    total_ms: int = milliseconds(30_000)
-    head_ms: int = milliseconds(10_000)
-    body_ms: int = milliseconds(15_000)
-    idle_ms: int = milliseconds(75_000)
-    upstream_idle_ms: int = milliseconds(60_000)
-    tunnel_idle_ms: int = milliseconds(300_000)
-    drain_ms: int = milliseconds(30_000)
-
-    @cached_property
-    def seconds(self) -> Mapping[str, float]:
-        """Each budget by its short name ("connect", …) in seconds; infinity where there is none."""
-        names = [each.name for each in attrs.fields(Timeouts)]
-        return MappingProxyType(
-            {name.removesuffix("_ms"): to_seconds(getattr(self, name)) for name in names}
-        )
-
-
-@frozen(kw_only=True)
-class Limits(Table):
-    """How much of everything: connections, waiting requests, bytes."""
-
-    max_client_conns: int = number(1000, 1, MAX_CONNECTIONS)
-    max_conns_per_upstream: int = number(100, 1, MAX_CONNECTIONS)
-    #: Requests that wait for an upstream connection; with 0 none waits.
-    max_queue: int = number(1000, 0, MAX_CONNECTIONS)
-    queue_ms: int = milliseconds(5000)
-    #: Who of those that wait comes first: always the oldest, or under overload the newest.
-    queue: Literal["fifo", "lifo"] = field(default="fifo", validator=check.one_of("fifo", "lifo"))
-    #: The wait beyond which a queue that stands counts as overload, for ``lifo``.
-    queue_target_ms: int = milliseconds(100, 1)
-    max_head_bytes: int = number(32_768, 1024, 1_048_576)
-    max_header_fields: int = number(100, 1, 10_000)
-    max_target_bytes: int = number(8192, 16, 1_048_576)
-    #: 0 means no limit.
-    max_body_bytes: int = number(0, 0, MAX_BODY_BYTES)
-
-    @property
-    def queue_seconds(self) -> float:
-        """The longest wait for an upstream connection in seconds; infinity for 0."""
-        return to_seconds(self.queue_ms)
-
-    @classmethod
-    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[SettingError]:
-        target, head = values.get("max_target_bytes", 0), values.get("max_head_bytes", math.inf)
-        if target > head:
-            wrong = f"is {target}, but the whole head may have only {head} bytes"
-            yield SettingError(
-                "max_target_bytes", wrong, f"expected at most max_head_bytes, {head}"
-            )
 
 
 def _workers(_: object, key: attrs.Attribute[Any], value: object) -> None:
@@ -112,41 +46,13 @@ def _workers(_: object, key: attrs.Attribute[Any], value: object) -> None:
         raise SettingError(key.name, f"is {show(value)}", expected)
 
 
-def _trusted_peer(_: object, key: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, IPv4Network | IPv6Network) and value != "unix":
-        raise SettingError(key.name, f"is {show(value)}", 'expected a network or "unix"')
-
-
-@frozen(kw_only=True)
-class HeaderSettings(Table):
-    """What is believed, added and passed on in message heads."""
-
-    trusted_proxies: tuple[TrustedPeer, ...] = field(
-        default=(), validator=check.tuple_of(_trusted_peer)
-    )
-    forwarded: bool = field(default=False, validator=check.boolean)
-    host: Literal["preserve", "upstream"] = field(
-        default="preserve", validator=check.one_of("preserve", "upstream")
-    )
-    #: The field that carries the rest of the total budget in milliseconds; "" for none.
-    deadline_header: str = field(default="", validator=free_field_name)
-    expose_upstream: bool = field(default=False, validator=check.boolean)
-
-
-@frozen(kw_only=True)
-class LoggingSettings(Table):
-    """What is logged and how."""
-
-    level: LogLevel = field(
-        default="info", validator=check.one_of("debug", "info", "warning", "error")
-    )
-    format: Literal["text", "json"] = field(default="text", validator=check.one_of("text", "json"))
-    access: bool = field(default=True, validator=check.boolean)
-
-
 @frozen(kw_only=True)
 class Settings(Table):
-    """The whole configuration. Only ``upstreams`` has no default."""
+    """The whole configuration. Only upstreams have no default: there is one at least.
+
+    ``upstreams`` are those of the pool named ``default`` (the short form), which takes everything
+    unless there are ``routes``.
+    """
 
     listen: tuple[Address, ...] = field(
         default=(TcpAddress("127.0.0.1", 8080),),
@@ -158,8 +64,15 @@ class Settings(Table):
     #: Of the program; `trio_proxy.open_proxy` is always in the one process that it is called in.
     workers: Workers = field(default=1, validator=_workers)
     upstreams: tuple[UpstreamSettings, ...] = field(
-        validator=check.tuple_of(check.instance_of(UpstreamSettings), at_least_one="upstream"),
-        metadata={"expected": "expected at least one [[upstreams]] table"},
+        default=(), validator=check.tuple_of(check.instance_of(UpstreamSettings))
+    )
+    #: Further pools, by their names.
+    pools: Mapping[str, PoolSettings] = field(
+        factory=dict,
+        validator=check.mapping_of(check.token("a pool"), check.instance_of(PoolSettings)),
+    )
+    routes: tuple[RouteSettings, ...] = field(
+        default=(), validator=check.tuple_of(check.instance_of(RouteSettings))
     )
     timeouts: Timeouts = field(factory=Timeouts, validator=check.instance_of(Timeouts))
     limits: Limits = field(factory=Limits, validator=check.instance_of(Limits))
@@ -182,16 +95,114 @@ class Settings(Table):
         factory=LoggingSettings, validator=check.instance_of(LoggingSettings)
     )
 
+    @property
+    def every_pool(self) -> Mapping[str, PoolSettings]:
+        """All the pools by their names, that of the short form included."""
+        if not self.upstreams:
+            return self.pools
+        return {DEFAULT_POOL: PoolSettings(upstreams=self.upstreams), **self.pools}
+
+    @property
+    def every_route(self) -> Sequence[RouteSettings]:
+        """All the routes; without ``[[routes]]`` there is one, to the default pool."""
+        return self.routes or (RouteSettings(pool=DEFAULT_POOL),)
+
+    def remarks(self) -> Iterator[str]:
+        """What is allowed and still looks like a slip: the pools that no route leads to.
+
+        As with nginx and Traefik that is no error: whoever takes a route away for an hour leaves
+        its pool where it is.
+        """
+        used = {route.pool for route in self.every_route}
+        for name in self.every_pool:
+            if name in used:
+                continue
+            if name == DEFAULT_POOL and self.upstreams:
+                yield "upstreams: no route leads to them"
+            else:
+                yield f"pools.{name}: no route leads to it"
+
     @classmethod
     def conflicts(cls, values: Mapping[str, Any]) -> Iterator[SettingError]:
-        listen, metrics = values.get("listen", ()), values.get("metrics_listen")
-        yield from places.repeated("listen", listen)
-        upstreams = values.get("upstreams", ())
-        yield from places.repeated("upstreams", [each and each.place for each in upstreams])
+        yield from _place_conflicts(values)
+        if "upstreams" in values and "pools" in values:
+            yield from _pool_conflicts(values)
+            yield from _route_conflicts(values)
+        yield from _cookie_conflicts(values)
+
+
+def _upstreams_of(values: Mapping[str, Any]) -> Iterator[tuple[str, UpstreamSettings]]:
+    """Each upstream that is right by itself, with the path of its table."""
+    groups = {"upstreams": values.get("upstreams", ())}
+    for name, pool in values.get("pools", {}).items():
+        groups[f"pools.{name}.upstreams"] = pool.upstreams if pool else ()
+    for path, upstreams in groups.items():
         for index, upstream in enumerate(upstreams):
-            if upstream and any(each and places.clash(upstream.address, each) for each in listen):
-                wrong = f"{upstream.address} is where the proxy itself listens"
-                yield SettingError(f"upstreams[{index}]", wrong, "expected another server")
-        if metrics and any(each and places.clash(metrics, each) for each in listen):
-            wrong = f"{metrics} is both listen and metrics_listen"
-            yield SettingError("metrics_listen", wrong, "expected different addresses")
+            if upstream:
+                yield f"{path}[{index}]", upstream
+
+
+def _place_conflicts(values: Mapping[str, Any]) -> Iterator[SettingError]:
+    listen, metrics = values.get("listen", ()), values.get("metrics_listen")
+    yield from places.repeated("listen", listen)
+    upstreams = values.get("upstreams", ())
+    yield from places.repeated("upstreams", [each and each.place for each in upstreams])
+    for path, upstream in _upstreams_of(values):
+        if any(each and places.clash(upstream.address, each) for each in listen):
+            wrong = f"{upstream.address} is where the proxy itself listens"
+            yield SettingError(path, wrong, "expected another server")
+    if metrics and any(each and places.clash(metrics, each) for each in listen):
+        wrong = f"{metrics} is both listen and metrics_listen"
+        yield SettingError("metrics_listen", wrong, "expected different addresses")
+
+
+def _pool_conflicts(values: Mapping[str, Any]) -> Iterator[SettingError]:
+    upstreams, pools = values["upstreams"], values["pools"]
+    if not upstreams and not pools:
+        expected = "expected at least one [[upstreams]] table"
+        yield SettingError("upstreams", "is missing", expected)
+    elif not upstreams and not values.get("routes", "faulty"):
+        yield SettingError("routes", "is missing", "expected a [[routes]] table for each pool")
+    elif upstreams and DEFAULT_POOL in pools:
+        wrong = "is given beside [[upstreams]], which are that pool's"
+        yield SettingError(f"pools.{DEFAULT_POOL}", wrong, "expected one of the two")
+
+
+def _route_conflicts(values: Mapping[str, Any]) -> Iterator[SettingError]:
+    names = [*([DEFAULT_POOL] if values["upstreams"] else []), *values["pools"]]
+    first_of: dict[str, int] = {}
+    for index, route in enumerate(values.get("routes", ())):
+        if route is None:
+            continue
+        first = first_of.setdefault(route.path, index)
+        if first != index:
+            wrong = f"{quote(route.path)} is there already, at index {first}"
+            yield SettingError(f"routes[{index}].path", wrong, "expected each path once")
+        if names and route.pool not in names:
+            alike = difflib.get_close_matches(route.pool, names, n=1)
+            expected = f"did you mean {quote(alike[0])}?" if alike else f"expected {_any_of(names)}"
+            wrong = f"is {quote(route.pool)}, and there is no such pool"
+            yield SettingError(f"routes[{index}].pool", wrong, expected)
+
+
+def _any_of(names: list[str]) -> str:
+    shown = ", ".join(map(quote, names[:10]))
+    return f"one of {shown}" + (", …" if len(names) > 10 else "") if len(names) > 1 else shown
+
+
+def _cookie_conflicts(values: Mapping[str, Any]) -> Iterator[SettingError]:
+    """A cookie is the whole site's: two pools would write over each other's without end."""
+    common = values.get("balance")
+    tables = {"": common} if values.get("upstreams") else {}
+    for name, pool in values.get("pools", {}).items():
+        tables[f"pools.{name}."] = pool and (pool.balance or common)
+    first_of: dict[str, str] = {}
+    for path, balance in tables.items():
+        if not balance or not balance.sticky_cookie:
+            continue
+        first = first_of.setdefault(balance.sticky_cookie, path)
+        if first != path:
+            other = first.removeprefix("pools.").removesuffix(".") or DEFAULT_POOL
+            wrong = f"is {quote(balance.sticky_cookie)}, which is that of pool {other} already"
+            expected = "expected a cookie of its own for each pool"
+            yield SettingError(f"{path}balance.sticky_cookie", wrong, expected)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any, cast, get_args
+from typing import Any, cast, get_args, get_origin
 
 import attrs
 
@@ -31,7 +32,8 @@ class Table:
     def conflicts(cls, values: Mapping[str, Any]) -> Iterable[SettingError]:
         """Every broken rule between keys.
 
-        What is faulty by itself is left out: a key is not in ``values``, an element is None.
+        What is faulty by itself is left out: a key is not in ``values``, an element, or a table
+        that has a name, is None.
         """
         return ()
 
@@ -51,6 +53,13 @@ def table_of(kind: Any) -> type[Table] | None:
     return found[0] if found else None
 
 
+def named_tables_of(kind: Any) -> type[Table] | None:
+    """The settings class of a key whose tables have names that the author chooses."""
+    if get_origin(kind) is not Mapping:
+        return None
+    return table_of(get_args(kind)[1])
+
+
 def show(value: object) -> str:
     """The value as an error message quotes it: always short, always one line."""
     match value:
@@ -67,6 +76,14 @@ def show(value: object) -> str:
         case list() | tuple():
             return "an array"
     return f"of type {type(value).__name__}"
+
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def key_text(key: str) -> str:
+    """A key as TOML writes it, so that any key is one word on one line."""
+    return key if _BARE_KEY.fullmatch(key) else json.dumps(key)
 
 
 def quote(text: str) -> str:

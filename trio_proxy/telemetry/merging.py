@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from trio_proxy.telemetry.stats import Histogram, Stats, UpstreamStats
+from trio_proxy.telemetry.stats import Histogram, Stats, UpstreamKey, UpstreamStats
 
 #: The states of a breaker, from the one that lets everything through; "" is for none.
 _BREAKER_STATES = ("", "closed", "half_open", "open")
@@ -99,10 +99,10 @@ class Ledger:
         known = self._living.get(worker)
         self._living[worker] = stats
         if known is not None:
-            for name, before in known.upstreams.items():
-                now = stats.upstreams.get(name)
+            for key, before in known.upstreams.items():
+                now = stats.upstreams.get(key)
                 if now is None or now.requests < before.requests:  # forgotten, perhaps begun anew
-                    self._bury_upstream(name, before)
+                    self._bury_upstream(key, before)
         self._forget_upstreams()
 
     def remove(self, worker: object) -> None:
@@ -112,20 +112,20 @@ class Ledger:
             return
         upstreams, stats.upstreams = stats.upstreams, {}
         self._remains = combined(self._remains, _counters_of(stats))
-        for name, one in upstreams.items():
-            self._bury_upstream(name, one)
+        for key, one in upstreams.items():
+            self._bury_upstream(key, one)
         self._forget_upstreams()
 
-    def _bury_upstream(self, name: str, stats: UpstreamStats) -> None:
-        remains = self._remains.upstream(name)
-        self._remains.upstreams[name] = _slot_by_slot(remains, _counters_of(stats))
+    def _bury_upstream(self, key: UpstreamKey, stats: UpstreamStats) -> None:
+        remains = self._remains.upstream(*key)
+        self._remains.upstreams[key] = _slot_by_slot(remains, _counters_of(stats))
 
     def _forget_upstreams(self) -> None:
         """Those that no worker knows, as long as there is one to know them."""
-        known = {name for stats in self._living.values() for name in stats.upstreams}
+        known = {key for stats in self._living.values() for key in stats.upstreams}
         if self._living:
-            for name in self._remains.upstreams.keys() - known:
-                self._remains.forget_upstream(name)
+            for key in self._remains.upstreams.keys() - known:
+                self._remains.forget_upstream(*key)
 
     def total(self) -> Stats:
         """All of them together."""

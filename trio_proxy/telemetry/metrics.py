@@ -6,7 +6,7 @@ before it is walked (`dict.copy` runs no Python code, and so cannot be interrupt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from trio_proxy.telemetry.stats import Stats
 
 if TYPE_CHECKING:
-    from trio_proxy.telemetry.stats import Histogram, UpstreamStats
+    from trio_proxy.telemetry.stats import Histogram, UpstreamKey, UpstreamStats
 
 #: Status classes shown even at 0. 1xx (an accepted upgrade) joins them once there is one.
 STATUS_CLASSES = (2, 3, 4, 5)
@@ -146,52 +146,58 @@ class StatsCollector(Collector):
             queues.add_metric([pool], length)
         yield queues
 
-    def _upstreams(self, upstreams: Mapping[str, UpstreamStats]) -> Iterable[Metric]:
+    def _upstreams(self, upstreams: Mapping[UpstreamKey, UpstreamStats]) -> Iterable[Metric]:
         requests = CounterMetricFamily(
-            "proxy_upstream_requests", "Tries at an upstream.", labels=["upstream"]
+            "proxy_upstream_requests", "Tries at an upstream.", labels=["pool", "upstream"]
         )
         errors = CounterMetricFamily(
-            "proxy_upstream_errors", "Failed tries at an upstream.", labels=["upstream", "type"]
+            "proxy_upstream_errors",
+            "Failed tries at an upstream.",
+            labels=["pool", "upstream", "type"],
         )
         duration = HistogramMetricFamily(
             "proxy_upstream_duration_seconds",
             "Time from the start of a try to its response head.",
-            labels=["upstream"],
+            labels=["pool", "upstream"],
         )
         connections = GaugeMetricFamily(
             "proxy_upstream_connections",
             "Open connections to an upstream.",
-            labels=["upstream", "state"],
+            labels=["pool", "upstream", "state"],
         )
         up = GaugeMetricFamily(
-            "proxy_upstream_up", "Whether an upstream is healthy.", labels=["upstream"]
+            "proxy_upstream_up", "Whether an upstream is healthy.", labels=["pool", "upstream"]
         )
         draining = GaugeMetricFamily(
-            "proxy_upstream_draining", "Whether it takes no new requests.", labels=["upstream"]
+            "proxy_upstream_draining",
+            "Whether it takes no new requests.",
+            labels=["pool", "upstream"],
         )
         weight = GaugeMetricFamily(
-            "proxy_upstream_weight", "Its share of the load when healthy.", labels=["upstream"]
+            "proxy_upstream_weight",
+            "Its share of the load when healthy.",
+            labels=["pool", "upstream"],
         )
         breaker = GaugeMetricFamily(
-            "proxy_breaker_state", "1 for the state it is in.", labels=["upstream", "state"]
+            "proxy_breaker_state", "1 for the state it is in.", labels=["pool", "upstream", "state"]
         )
         checks = CounterMetricFamily(
-            "proxy_health_checks", "Active health checks.", labels=["upstream", "result"]
+            "proxy_health_checks", "Active health checks.", labels=["pool", "upstream", "result"]
         )
-        for name, one in upstreams.items():
-            requests.add_metric([name], one.requests)
+        for key, one in upstreams.items():
+            requests.add_metric(key, one.requests)
             for kind, count in one.errors.items():  # its keys never change
-                errors.add_metric([name, kind], count)
-            _add_histogram(duration, [name], one.duration)
-            connections.add_metric([name, "active"], one.active)
-            connections.add_metric([name, "idle"], one.idle)
-            up.add_metric([name], one.up)
-            draining.add_metric([name], one.draining)
-            weight.add_metric([name], one.weight)
+                errors.add_metric([*key, kind], count)
+            _add_histogram(duration, key, one.duration)
+            connections.add_metric([*key, "active"], one.active)
+            connections.add_metric([*key, "idle"], one.idle)
+            up.add_metric(key, one.up)
+            draining.add_metric(key, one.draining)
+            weight.add_metric(key, one.weight)
             for state in BREAKER_STATES if one.breaker else ():
-                breaker.add_metric([name, state], state == one.breaker)
+                breaker.add_metric([*key, state], state == one.breaker)
             for result, count in one.checks.items():  # its keys never change
-                checks.add_metric([name, result], count)
+                checks.add_metric([*key, result], count)
         return requests, errors, duration, connections, up, draining, weight, breaker, checks
 
 
@@ -220,7 +226,7 @@ def _counters(name: str, text: str, label: str, values: Mapping[str, int]) -> Me
     return family
 
 
-def _add_histogram(family: HistogramMetricFamily, labels: list[str], data: Histogram) -> None:
+def _add_histogram(family: HistogramMetricFamily, labels: Sequence[str], data: Histogram) -> None:
     """``_count`` is made from the buckets, so a scrape never shows the two at odds."""
     buckets = [
         ("+Inf" if bound == float("inf") else str(bound), count)

@@ -9,7 +9,7 @@ as large as the configuration (upstreams, pools), so no client can grow them.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from trio_proxy.http.errors import ProxyError, Reason
 from trio_proxy.http.phases import Phase
@@ -34,7 +34,7 @@ TIMEOUT_TYPES = {
 }
 
 #: Answers by which the proxy turns a request away instead of trying it.
-REJECTING_STATUSES = frozenset({413, 414, 429, 431, 501, 503, 505})
+REJECTING_STATUSES = frozenset({404, 413, 414, 429, 431, 501, 503, 505})
 REJECTIONS = tuple(reason for reason in Reason if reason.status in REJECTING_STATUSES)
 
 #: Failures whose status is for the log alone: nobody was there to be answered.
@@ -58,6 +58,9 @@ UPSTREAM_ERROR_TYPES = ("timeout", "connection_refused", "other")
 
 #: What can stand in the way of a retry (`Exchange.not_retried`).
 OBSTACLES = ("attempts", "method", "replay_bytes", "deadline", "budget", "no_upstream")
+
+#: The name of a pool, and that of one of its upstreams.
+UpstreamKey: TypeAlias = tuple[str, str]
 
 #: Reasons for a retry beyond this many different ones are counted together as ``other``.
 MAX_RETRY_REASONS = 64
@@ -175,7 +178,7 @@ class Stats:
         #: Failed tries that were not followed by another, by the obstacle.
         self.not_retried = dict.fromkeys(OBSTACLES, 0)
         self.reloads = {"success": 0, "failure": 0}
-        self.upstreams: dict[str, UpstreamStats] = {}
+        self.upstreams: dict[UpstreamKey, UpstreamStats] = {}
         #: Requests waiting for an upstream connection, by the pool's name; the pool writes it.
         self.queue_length: dict[str, int] = {}
         #: Upstream exchanges that outlived their client's exchange; anything but 0 is a bug.
@@ -203,7 +206,7 @@ class Stats:
             if outcome:
                 self.retried(outcome)
             outcome = one.outcome
-            self._tried(one)
+            self._tried(exchange.pool, one)
         if exchange.leases:
             self.orphaned_upstreams += 1
         if exchange.not_retried:
@@ -214,8 +217,8 @@ class Stats:
         else:
             self._exchange_failed(exchange, error)
 
-    def _tried(self, one: Try) -> None:
-        upstream = self.upstreams.get(one.upstream)
+    def _tried(self, pool: str, one: Try) -> None:
+        upstream = self.upstreams.get((pool, one.upstream))
         if upstream is None:
             return  # taken away by a reload while the exchange was under way
         upstream.requests += 1
@@ -247,17 +250,24 @@ class Stats:
     def config_reloaded(self, ok: bool) -> None:
         self.reloads["success" if ok else "failure"] += 1
 
-    def upstream(self, name: str) -> UpstreamStats:
+    def upstream(self, pool: str, name: str) -> UpstreamStats:
         """The counters of an upstream, made at first sight. Keep the object, it stays the same."""
-        stats = self.upstreams.get(name)
+        stats = self.upstreams.get((pool, name))
         if stats is None:
-            stats = self.upstreams[name] = UpstreamStats()
+            stats = self.upstreams[pool, name] = UpstreamStats()
         return stats
 
-    def forget_upstream(self, name: str) -> None:
+    def forget_pool(self, name: str) -> None:
+        """Stop showing a pool that is gone for good, and all its upstreams."""
+        self.queue_length.pop(name, None)
+        for pool, upstream in list(self.upstreams):
+            if pool == name:
+                self.forget_upstream(pool, upstream)
+
+    def forget_upstream(self, pool: str, name: str) -> None:
         """Stop showing an upstream that is gone for good; unknown names are ignored.
 
         Who still holds its counters may write to them unseen. If it returns it starts from zero,
         which Prometheus reads as a counter reset.
         """
-        self.upstreams.pop(name, None)
+        self.upstreams.pop((pool, name), None)

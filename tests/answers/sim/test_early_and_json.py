@@ -31,7 +31,7 @@ async def test_an_early_answer_is_the_last(request_bytes: bytes, status: int) ->
         assert response.status == status
         assert response[b"connection"] == b"close"
         assert await client.receive_all() == b""
-        assert w.proxy.stats.upstream(w.upstreams[0].name).idle == 0
+        assert w.proxy.stats.upstream("default", w.upstreams[0].name).idle == 0
     assert w.exchanges[0].error is None
 
 

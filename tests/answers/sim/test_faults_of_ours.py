@@ -34,7 +34,7 @@ class Broken(list[Any]):
 
 def break_the_next_choice(w: World) -> None:
     """The next time that anybody asks for an upstream, the policy has a bug."""
-    picker = w.proxy.pool._picker
+    picker = w.proxy.pools["default"]._picker
     picker._primaries = Broken(picker)
     picker.condition_changed()
 
@@ -44,7 +44,7 @@ async def test_a_fault_as_the_background_serves_the_queue_costs_one_answer() -> 
     async with world(timeouts=only(), limits=NO_WAIT, errors_in_log=True) as w:
         crowd = await one_works_and_two_wait(w)
         break_the_next_choice(w)
-        w.proxy.pool._attention.set()
+        w.proxy.pools["default"]._attention.set()
         await settle()
         await until_ms(1000)
         await crowd.come(3)

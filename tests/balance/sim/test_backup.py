@@ -80,10 +80,10 @@ async def test_draining_primaries_leave_their_work_to_the_backup() -> None:
     """A drain of all of them is no outage."""
     async with world(upstreams=TWO_AND_A_BACKUP, timeouts=only()) as w:
         serve(w)
-        w.proxy.pool.drain(A)
-        w.proxy.pool.drain(B)
+        w.proxy.pools["default"].drain(A)
+        w.proxy.pools["default"].drain(B)
         assert await ask(w, 3) == b"ccc"
-        w.proxy.pool.undrain(B)
+        w.proxy.pools["default"].undrain(B)
         assert await ask(w, 3) == b"bbb"
 
 
@@ -92,7 +92,7 @@ async def test_several_backups_share_by_weight() -> None:
     tables = servers({}, {"backup": True, "weight": 2}, {"backup": True})
     async with world(upstreams=tables, timeouts=only()) as w:
         serve(w)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         assert sorted(await ask(w, 6)) == sorted(b"bbbbcc")
 
 
@@ -126,12 +126,12 @@ async def test_a_client_that_is_stuck_to_a_backup_stays() -> None:
     sticky = Balance(sticky_cookie="route")
     async with world(upstreams=tables, timeouts=only(), balance=sticky) as w:
         serve(w)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         async with await w.client() as client:
             answer = await client.ask(GET)
             assert answer.body == b"b"
             cookie = answer[b"set-cookie"].partition(b";")[0]
-            w.proxy.pool.undrain(A)
+            w.proxy.pools["default"].undrain(A)
             stuck = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n" % cookie
             assert (await client.ask(stuck)).body == b"b"
             assert (await client.ask(GET)).body == b"a"
@@ -143,4 +143,4 @@ async def test_only_backups() -> None:
     async with world(upstreams=tables, timeouts=only()) as w:
         serve(w)
         assert await ask(w, 4) == b"abab"
-        assert C not in w.proxy.stats.upstreams
+        assert ("default", C) not in w.proxy.stats.upstreams

@@ -210,5 +210,5 @@ async def test_a_pool_of_one(address: str) -> None:
     """Every key goes there."""
     async with world(upstreams=[address], timeouts=only(), balance=by("uri")) as w:
         serve(w)
-        assert w.proxy.pool.members[0].address == parse_address(address)
+        assert w.proxy.pools["default"].members[0].address == parse_address(address)
         assert {await answer(w, request(f"/{n}")) for n in range(5)} == {b"a"}

@@ -77,13 +77,13 @@ async def hold_at(w: World, every: list[Server], busiest: int, count: int) -> No
     """Have one upstream hang on so many requests, the others on none."""
     names = [upstream.name for upstream in w.upstreams]
     for name in names:
-        w.proxy.pool.drain(name)
-    w.proxy.pool.undrain(names[busiest])
+        w.proxy.pools["default"].drain(name)
+    w.proxy.pools["default"].undrain(names[busiest])
     every[busiest].fault = "hang"
     await hold(w, count)
     every[busiest].fault = ""
     for name in names:
-        w.proxy.pool.undrain(name)
+        w.proxy.pools["default"].undrain(name)
 
 
 @settings(max_examples=15, deadline=None)
@@ -118,6 +118,6 @@ async def test_every_policy_heeds_availability(policy: str) -> None:
     async with world(upstreams=3, timeouts=only(), balance=balance) as w:
         every = serve(w)
         for number in (1, 2):
-            w.proxy.pool.drain(w.upstreams[number].name)
+            w.proxy.pools["default"].drain(w.upstreams[number].name)
         assert await ask(w, 10) == b"a" * 10
         assert [len(each.requests) for each in every] == [10, 0, 0]

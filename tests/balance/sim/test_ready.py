@@ -12,6 +12,7 @@ import pytest
 from trio_proxy.http.addresses import TcpAddress
 from trio_proxy.http.errors import ProxyError
 from trio_proxy.policy.breaker import BreakerRules
+from trio_proxy.upstream.pool.discovery import Directory
 from trio_proxy.upstream.pool.member import Member
 from trio_proxy.upstream.pool.picker import Choice
 from trio_proxy.upstream.pool.pool import Pool
@@ -84,7 +85,7 @@ class Play:
         self.random = Random(seed)
         self.now = 0.0
         plan = plan_by(self.random)
-        self.pool = Pool("play", plan, SimpleNamespace(), lambda _: gauges(), {})
+        self.pool = Pool("play", plan, Directory(SimpleNamespace()), lambda _: gauges(), {})
         self.pool.apply(plan, {})
         self.onlooker = self.pool._picker.balancer = Onlooker()
         self.leased: list[Slot] = []

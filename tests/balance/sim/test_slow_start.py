@@ -141,7 +141,7 @@ async def test_a_newcomer_to_an_idle_pool_alone() -> None:
     """A ramp of the only upstream that is available takes nothing from it."""
     async with world(upstreams=BEFORE, timeouts=only()) as w:
         await newcomer(w)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         assert await ask(w, 5) == b"bbbbb"
 
 

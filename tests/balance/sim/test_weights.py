@@ -50,7 +50,7 @@ async def test_an_upstream_without_room_is_passed_over() -> None:
             await client.send(GET)
             await trio.sleep(0.001)
         assert (every[0].active, every[1].active) == (2, 4)
-        assert w.proxy.pool.queue_length == 0
+        assert w.proxy.pools["default"].queue_length == 0
         assert sorted([(await client.read_response()).body for client in clients]) == (
             [b"a"] * 2 + [b"b"] * 4
         )
@@ -61,7 +61,7 @@ async def test_a_weight_by_runtime_control() -> None:
     async with world(upstreams=2, timeouts=only()) as w:
         serve(w)
         assert await ask(w, 4) == b"abab"
-        w.proxy.pool.set_weight(B, 3)
+        w.proxy.pools["default"].set_weight(B, 3)
         assert sorted(await ask(w, 8)) == sorted(b"aabbbbbb")
         assert metric(w, "proxy_upstream_weight", B) == 3
         assert metric(w, "proxy_upstream_weight", A) == 1
@@ -71,7 +71,7 @@ async def test_a_weight_by_runtime_control_holds_until_a_reload() -> None:
     """The file has the last word."""
     async with world(upstreams=2, timeouts=only()) as w:
         serve(w)
-        w.proxy.pool.set_weight(B, 9)
+        w.proxy.pools["default"].set_weight(B, 9)
         await w.reload(settings_for(2, timeouts=only()))
         assert sorted(await ask(w, 8)) == sorted(b"aaaabbbb")
         assert metric(w, "proxy_upstream_weight", B) == 1
@@ -83,14 +83,14 @@ async def test_a_weight_that_is_none(weight: int) -> None:
     async with world(upstreams=2, timeouts=only()) as w:
         serve(w)
         with pytest.raises(ValueError, match="expected at least 1"):
-            w.proxy.pool.set_weight(A, weight)
+            w.proxy.pools["default"].set_weight(A, weight)
         assert await ask(w, 4) == b"abab"
 
 
 async def test_runtime_control_of_an_upstream_that_there_is_not() -> None:
     """LookupError, which names the pool and the upstream."""
     async with world(upstreams=2, timeouts=only()) as w:
-        pool = w.proxy.pool
+        pool = w.proxy.pools["default"]
         for order in (pool.drain, pool.undrain, lambda name: pool.set_weight(name, 2)):
             with pytest.raises(LookupError, match=rf"pool default has no upstream {C}"):
                 order(C)

@@ -111,7 +111,7 @@ def _listening_port(pid: int) -> int:
 def test_check_accepts_what_is_right(tmp_path: Path) -> None:
     """A good file: one line on stdout, status 0. The files that we ship are good."""
     root = Path(__file__).parents[3]
-    for file in ("conf/proxy.toml", "conf/reference.toml"):
+    for file in ("conf/proxy.toml", "conf/reference.toml", "conf/pools.toml"):
         with ProxyProcess("check", root / file, cwd=tmp_path) as proxy:
             assert proxy.wait_for_end() == 0
         assert proxy.out.text() == f"{root / file}: ok"

@@ -17,7 +17,7 @@ from trio_proxy.settings.messages import status_set
 
 @pytest.fixture
 def redis_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_proxy.settings.upstreams.find_spec", lambda name: name)
+    monkeypatch.setattr("trio_proxy.settings.rate_limit.find_spec", lambda name: name)
 
 
 # [retry] and [health]
@@ -227,7 +227,7 @@ def test_a_wrong_store_is_refused_without_being_shown(url: str) -> None:
 
 
 def test_a_store_needs_its_client_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_proxy.settings.upstreams.find_spec", lambda name: None)
+    monkeypatch.setattr("trio_proxy.settings.rate_limit.find_spec", lambda name: None)
     assert refusal("rate_limit.store = 'redis://:hunter2@redis.example/0'") == (
         "rate_limit.store: needs the package coredis"
         ' (expected it to be installed: pip install "trio-proxy[redis]")'

@@ -19,6 +19,8 @@ from trio_proxy.settings import (
     Health,
     Limits,
     LoggingSettings,
+    PoolLimits,
+    PoolSettings,
     RateLimitSettings,
     Retry,
     Settings,
@@ -171,6 +173,10 @@ def tables_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {**tables, "": document, "upstreams": document["upstreams"][0]}
 
 
+#: Tables that have a reference of their own.
+ELSEWHERE = {"pools", "routes"}
+
+
 def classes() -> dict[str, Any]:
     found: dict[str, Any] = {"": Settings, "upstreams": UpstreamSettings}
     for name, each in attrs.fields_dict(attrs.resolve_types(Settings)).items():
@@ -188,14 +194,26 @@ def test_the_reference_states_every_key() -> None:
     for way in WAYS:
         for name, table in tables_of(tomli.loads(reference(way))).items():
             written[name] |= set(table)
-    assert written == {name: set(attrs.fields_dict(cls)) for name, cls in classes().items()}
+    expected = {name: set(attrs.fields_dict(cls)) for name, cls in classes().items()}
+    expected[""] -= ELSEWHERE
+    assert written == expected
+
+
+def test_the_example_of_pools_states_every_key_of_pools_and_routes() -> None:
+    """It has all of what the reference leaves out; what is for two tables, in the first."""
+    document = tomli.loads((CONF / "pools.toml").read_text())
+    pools = document["pools"].values()
+    assert {key for pool in pools for key in pool} == set(attrs.fields_dict(PoolSettings))
+    keys = {key for pool in pools for key in pool.get("limits", {})}
+    assert keys == set(attrs.fields_dict(PoolLimits))
+    assert {key for route in document["routes"] for key in route} == {"path", "pool"}
 
 
 def test_only_what_has_no_default_is_commented_out() -> None:
     live = tables_of(tomli.loads(REFERENCE.read_text()))
     assert set(live) == set(classes()) - OPTIONAL
     for name, table in live.items():
-        assert set(table) == set(attrs.fields_dict(classes()[name])) - OPTIONAL
+        assert set(table) == set(attrs.fields_dict(classes()[name])) - OPTIONAL - ELSEWHERE
 
 
 def test_what_is_commented_out_is_valid_too() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from trio_proxy.middleware.ratelimit.redis_connection import connection_maker
 from trio_proxy.server import build
 from trio_proxy.server.ratelimits import RateLimits
-from trio_proxy.settings import Settings, UpstreamSettings
+from trio_proxy.settings import PoolSettings, RouteSettings, Settings, UpstreamSettings
 from trio_proxy.settings.load.problems import NOT_SUPPORTED
 from trio_proxy.settings.load.toml import ConfigError, from_environment, parse
 from trio_proxy.settings.places import is_redis_url
@@ -39,7 +39,8 @@ TABLES: dict[str, Any] = {
     if (table := table_of(each.type))
 }
 
-KEYS = [key for table in (Settings, UpstreamSettings) for key in attrs.fields_dict(table)]
+CLASSES: tuple[Any, ...] = (Settings, UpstreamSettings, PoolSettings, RouteSettings)
+KEYS = [key for table in CLASSES for key in attrs.fields_dict(table)]
 KEYS += [key for table in TABLES.values() for key in attrs.fields_dict(table)]
 KEYS += [key for keys in NOT_SUPPORTED.values() for key in sorted(keys)]
 WORDS = ["127.0.0.1:80", "unix:/a", "unix", "10.0.0.1/8", "round_robin", "hash", "info", "Host"]
@@ -69,11 +70,22 @@ def tables(cls: Any) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(own | keys, values, max_size=4) | st.dictionaries(own, likely)
 
 
+names = st.sampled_from(["api", "web", "default"]) | keys
+pools = st.fixed_dictionaries(
+    {"upstreams": st.lists(tables(UpstreamSettings), max_size=2) | st.just([{"unix": "/a"}])},
+    optional={name: tables(cls) for name, cls in TABLES.items() if hasattr(PoolSettings, name)},
+) | tables(PoolSettings)
+routes = st.fixed_dictionaries({"pool": names}, optional={"path": st.sampled_from(WORDS)}) | tables(
+    RouteSettings
+)
+
 documents = st.fixed_dictionaries(
     {},
     optional={
         "listen": st.lists(st.sampled_from(WORDS), max_size=3) | values,
         "upstreams": st.lists(tables(UpstreamSettings), max_size=3),
+        "pools": st.dictionaries(names, pools, max_size=3),
+        "routes": st.lists(routes, max_size=3),
         **{name: tables(cls) for name, cls in TABLES.items()},
     },
 ) | st.dictionaries(keys, values, max_size=8)
@@ -117,11 +129,13 @@ def assert_loads_or_explains(text: str) -> None:
 def assert_usable(found: Settings) -> None:
     """What a file may say can be built, and said again by a program."""
     assert attrs.evolve(found) == found
-    build.pool_rules(found)
+    for pool in found.every_pool.values():
+        build.pool_rules(found, pool)
+        build.budgets(found, pool)
     build.budgets(found)
     build.header_rules(found)
     build.head_limits(found)
-    trio.run(RateLimits().prepare, found.rate_limit)
+    trio.run(RateLimits().prepare, found)
 
 
 @given(documents)
@@ -141,6 +155,13 @@ def test_any_one_table_beside_an_upstream_loads_or_explains(name: str, data: st.
 @given(tables(UpstreamSettings))
 def test_any_one_upstream_loads_or_explains(table: dict[str, Any]) -> None:
     assert_loads_or_explains(f"upstreams = [{toml(table)}]")
+
+
+@given(st.dictionaries(names, pools, max_size=3), st.lists(routes, max_size=3))
+def test_any_pools_and_routes_load_or_explain(
+    pools: dict[str, Any], routes: list[dict[str, Any]]
+) -> None:
+    assert_loads_or_explains(f"pools = {toml(pools)}\nroutes = {toml(routes)}")
 
 
 @given(st.text(st.characters(codec="utf-8")))

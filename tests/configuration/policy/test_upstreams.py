@@ -114,7 +114,7 @@ def test_the_proxy_is_not_its_own_upstream(text: str, problem: str) -> None:
         ("slow_start", '"slow_start_ms"'),
         ("max", '"max_conns" or "max_fails"'),
         ("drain_ms", '"drain", or "drain_ms" in [timeouts]'),
-        ("path", '"path" in [health]'),
+        ("path", '"path" in [[routes]] or [health]'),
     ],
 )
 def test_an_unknown_key_of_an_upstream_is_refused_with_the_nearest(key: str, guess: str) -> None:

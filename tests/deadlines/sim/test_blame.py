@@ -48,12 +48,12 @@ async def test_a_place_that_comes_free_as_queue_ms_passes_is_given_back() -> Non
         await upstream.read_request()
         second = await w.client()
         await second.send(GET)
-        (member,) = w.proxy.pool.members
+        (member,) = w.proxy.pools["default"].members
         freed = member.freed
 
         def freed_in_a_long_step() -> None:
             freed()
-            if not w.proxy.pool.queue_length and now_ms() < 1000:
+            if not w.proxy.pools["default"].queue_length and now_ms() < 1000:
                 busy_for(0.02)
 
         member.freed = freed_in_a_long_step  # type: ignore[method-assign]

@@ -40,7 +40,7 @@ async def test_in_the_queue(leave: Leave) -> None:
         await last.send(GET)
         leave(client)
         await trio.sleep(NOTICED_SECONDS)
-        assert w.proxy.pool.queue_length == 1
+        assert w.proxy.pools["default"].queue_length == 1
         (gone,) = w.exchanges
         assert ending(gone) == (499, Reason.CLIENT_GONE, Source.CLIENT, Phase.PICK)
         assert gone.tries == []

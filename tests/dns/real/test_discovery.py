@@ -65,7 +65,7 @@ def bodies(proxy: ProxyProcess, count: int = 4) -> list[bytes]:
 
 def shown(proxy: ProxyProcess) -> set[str]:
     """The upstreams in the metrics."""
-    prefix = 'proxy_upstream_up{upstream="'
+    prefix = 'proxy_upstream_up{pool="default",upstream="'
     return {key.removeprefix(prefix)[:-2] for key in proxy.metrics() if key.startswith(prefix)}
 
 
@@ -104,7 +104,10 @@ def test_a_name_moves(tmp_path: Path, nameserver: DnsServer, upstreams: Upstream
         wait_until_shown(proxy, one)
         assert bodies(proxy) == [b"one"] * 4
         assert len(proxy.err.matching("dns: ")) == 2
-        assert proxy.metrics()[f'proxy_upstream_requests_total{{upstream="{one}"}}'] == 4
+        assert (
+            proxy.metrics()[f'proxy_upstream_requests_total{{pool="default",upstream="{one}"}}']
+            == 4
+        )
 
 
 def test_a_service_moves(tmp_path: Path, nameserver: DnsServer, upstreams: Upstreams) -> None:
@@ -115,7 +118,7 @@ def test_a_service_moves(tmp_path: Path, nameserver: DnsServer, upstreams: Upstr
     with running_proxy(tmp_path, [{"srv": SERVICE}], dns=asking(nameserver)) as proxy:
         assert bodies(proxy, 8) == [b"one"] * 6 + [b"two"] * 2
         nameserver.records[SERVICE] = {"SRV": [f"1 3 {port} one.test.", f"0 9 {port} two.test."]}
-        weight = f'proxy_upstream_weight{{upstream="{two}"}}'
+        weight = f'proxy_upstream_weight{{pool="default",upstream="{two}"}}'
         wait_until(lambda: proxy.metrics()[weight] == 9, "the new weight is known")
         assert bodies(proxy) == [b"two"] * 4
         nameserver.records[SERVICE] = {"SRV": [f"1 3 {port} one.test."]}

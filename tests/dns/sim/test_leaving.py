@@ -86,7 +86,7 @@ async def test_after_drain_ms_a_request_is_cut_off() -> None:
     """503 for one without a head, a cut for a stream, an end for a tunnel, to the millisecond."""
     net = NamedNet(A_IP, B_IP)
     async with named_world(net, timeouts=only(drain_ms=5000)) as w:
-        w.proxy.pool.drain(B)
+        w.proxy.pools["default"].drain(B)
         slow, stream, tunnel = await w.client(), await w.client(), await w.client()
         for client, request, answer in (
             (slow, GET, b""),

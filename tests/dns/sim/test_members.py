@@ -57,7 +57,7 @@ async def test_each_has_a_cap_of_its_own() -> None:
             await client.send(GET)
         await until_ms(500)
         assert [member(w, n).limiter.borrowed_tokens for n in (0, 1)] == [2, 2]
-        assert w.proxy.pool.queue_length == 1
+        assert w.proxy.pools["default"].queue_length == 1
         assert [(await client.read_response()).status for client in clients] == [200] * 5
         assert now_ms() == 2000
 

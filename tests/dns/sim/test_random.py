@@ -162,7 +162,7 @@ async def play(file: Upstreams, plan: list[Step], seed: int) -> None:
 
 
 def members(w: World) -> set[str]:
-    return {member.name for member in w.proxy.pool.members}
+    return {member.name for member in w.proxy.pools["default"].members}
 
 
 async def take(w: World, model: Model, step: Step) -> None:

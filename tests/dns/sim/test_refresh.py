@@ -211,8 +211,8 @@ async def test_a_drain_by_hand_outlives_a_refresh() -> None:
     net = NamedNet(A_IP, B_IP)
     async with named_world(net) as w:
         serve(w)
-        w.proxy.pool.drain(A)
-        w.proxy.pool.set_weight(B, 3)
+        w.proxy.pools["default"].drain(A)
+        w.proxy.pools["default"].set_weight(B, 3)
         net.name(HOST, A_IP, B_IP, C_IP)
         await until_ms(30_001)
         assert sorted(await ask(w, 4)) == list(b"bbbc")

@@ -161,7 +161,7 @@ async def test_back_by_a_reload() -> None:
         net.name(HOST, B_IP)
         await until_ms(1500)
         await w.reload(named_settings([A, APP], dns=EACH_SECOND, timeouts=only(drain_ms=5000)))
-        assert sorted(each.name for each in w.proxy.pool.members) == [A, B]
+        assert sorted(each.name for each in w.proxy.pools["default"].members) == [A, B]
         await until_ms(10_000)
         await upstream.send(OK)
         assert (await client.read_response()).body == b"ok"

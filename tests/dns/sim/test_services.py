@@ -96,7 +96,7 @@ async def test_a_weight_that_changes() -> None:
     async with named_world(net, [service(fail_timeout_ms=60_000)]) as w:
         every = serve(w)
         assert await ask(w, 3) == b"abc"
-        w.proxy.pool.drain(C)
+        w.proxy.pools["default"].drain(C)
         every[1].fault = "reset"
         assert sorted(await statuses(w, 2)) == [200, 502]
         net.service(SERVICE, (A_IP, 9000, 0, 3), (B_IP, 9000, 0, 2), (C_IP, 9000, 0, 4))
@@ -130,7 +130,7 @@ async def test_a_service_that_is_a_backup_is_one_as_a_whole() -> None:
     async with named_world(net, [service(backup=True), C]) as w:
         serve(w)
         assert await ask(w, 4) == b"cccc"
-        w.proxy.pool.drain(C)
+        w.proxy.pools["default"].drain(C)
         assert sorted(await ask(w, 4)) == list(b"aabb")
 
 

@@ -203,6 +203,6 @@ async def test_targets_that_are_no_longer_named_are_forgotten() -> None:
             net.unname(gone)
             net.service(SERVICE, (name, 9000, 0, 0), (gone, 9000, 0, 0))
             await trio.sleep(1)
-        directory = w.proxy.pool.directory
+        directory = w.proxy.pools["default"].directory
         known = [each for each in vars(directory).values() if hasattr(each, "__len__")]
         assert max(map(len, known)) <= 3

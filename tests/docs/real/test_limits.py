@@ -30,7 +30,10 @@ def test_balancing(tmp_path: Path) -> None:
             play.shows(0)
             metrics = play.proxy.metrics()
     for port, count in ((one.port, 10), (other.port, 2)):
-        assert metrics[f'proxy_upstream_requests_total{{upstream="127.0.0.1:{port}"}}'] == count
+        assert (
+            metrics[f'proxy_upstream_requests_total{{pool="default",upstream="127.0.0.1:{port}"}}']
+            == count
+        )
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from trio_proxy.exchange.exchange import STALE, Exchange, Try
 from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.phases import Phase
 from trio_proxy.policy.breaker import State
+from trio_proxy.settings import RETRY_CONDITIONS
 from trio_proxy.settings.load.toml import parse
-from trio_proxy.settings.upstreams import RETRY_CONDITIONS
 from trio_proxy.telemetry.accesslog import access_text
 from trio_proxy.telemetry.stats import OBSTACLES, TIMEOUT_TYPES, UPSTREAM_ERROR_TYPES
 

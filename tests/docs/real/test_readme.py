@@ -20,7 +20,7 @@ from trio_proxy.settings.load.toml import parse
 PAGE = Document("README.md")
 README = PAGE.text
 FILES = [
-    *("conf/proxy.toml", "conf/reference.toml"),
+    *("conf/proxy.toml", "conf/reference.toml", "conf/pools.toml"),
     *("docs/when-upstreams-fail.md", "bench/README.md"),
 ]
 
@@ -35,6 +35,18 @@ def test_the_configuration_loads() -> None:
     assert settings.timeouts.total_ms == 30_000
     assert settings.limits.max_body_bytes == 10 * 1024 * 1024
     assert len(settings.headers.trusted_proxies) == 1
+
+
+def test_the_pools_and_routes_load() -> None:
+    """Nothing is left without a route."""
+    (text,) = blocks("toml", PAGE.section("Several pools"))
+    settings = parse(text, source="README.md")
+    assert list(settings.every_pool) == ["default", "api"]
+    assert [(route.path, route.pool) for route in settings.routes] == [
+        ("/v1", "api"),
+        ("/", "default"),
+    ]
+    assert not list(settings.remarks())
 
 
 def test_the_problems_are_what_check_says(tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ async def test_it_gets_no_new_requests() -> None:
     async with world(upstreams=2, timeouts=only()) as w:
         every = serve(w)
         assert await ask(w, 2) == b"ab"
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         assert is_draining(w)
         assert is_up(w, A)
         assert await ask(w, 6) == b"bbbbbb"
-        w.proxy.pool.undrain(A)
+        w.proxy.pools["default"].undrain(A)
         assert not is_draining(w)
         assert sorted(await ask(w, 4)) == sorted(b"aabb")
         assert [len(each.requests) for each in every] == [3, 9]
@@ -40,10 +40,10 @@ async def test_orders_that_change_nothing() -> None:
     async with world(upstreams=2, timeouts=only()) as w:
         serve(w)
         for _ in range(3):
-            w.proxy.pool.drain(A)
+            w.proxy.pools["default"].drain(A)
         for _ in range(3):
-            w.proxy.pool.undrain(A)
-        w.proxy.pool.undrain(B)
+            w.proxy.pools["default"].undrain(A)
+        w.proxy.pools["default"].undrain(B)
         assert told(w) == [f"upstream {A} draining", f"upstream {A} in use again"]
 
 
@@ -54,7 +54,7 @@ async def test_it_finishes_what_it_has() -> None:
         await client.send(GET)
         peer = await w.upstreams[0].accept()
         await peer.read_request()
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         await until_ms(60_000)
         await peer.send(OK)
         assert (await client.read_response()).body == b"ok"
@@ -70,7 +70,7 @@ async def test_a_tunnel_goes_on() -> None:
         await peer.read_request()
         await peer.send(SWITCH)
         await client.read_head()
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         await until_ms(10_000)
         await client.send(b"to")
         assert await peer.receive_exactly(2) == b"to"
@@ -100,7 +100,7 @@ async def test_from_the_start() -> None:
         serve(w)
         assert is_draining(w)
         assert await ask(w, 4) == b"bbbb"
-        w.proxy.pool.undrain(A)
+        w.proxy.pools["default"].undrain(A)
         assert sorted(await ask(w, 4)) == sorted(b"aabb")
 
 
@@ -108,11 +108,11 @@ async def test_the_file_has_the_last_word() -> None:
     """A reload undoes an order of which the file says nothing, and one that it contradicts."""
     async with world(upstreams=BOTH, timeouts=only()) as w:
         serve(w)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         await w.reload(settings_for(BOTH, timeouts=only()))
         assert sorted(await ask(w, 4)) == sorted(b"aabb")
         await w.reload(settings_for(DRAINED, timeouts=only()))
-        w.proxy.pool.undrain(A)
+        w.proxy.pools["default"].undrain(A)
         await w.reload(settings_for(DRAINED, timeouts=only()))
         assert await ask(w, 4) == b"bbbb"
 
@@ -137,7 +137,7 @@ async def test_it_is_no_target_of_a_retry() -> None:
     """Rather the same upstream once more than one that is drained."""
     async with world(upstreams=2, timeouts=only(), retry=Retry()) as w:
         one, other = serve(w)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         other.fault = "reset"
         assert await statuses(w, 2) == [502, 502]
         assert tries(w) == ["bb", "bb"]
@@ -149,7 +149,7 @@ async def test_its_idle_connections_are_let_go_in_time() -> None:
     async with world(upstreams=2, timeouts=only(upstream_idle_ms=5000)) as w:
         serve(w)
         await ask(w, 2)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         await until_ms(4999)
         assert connections(w, 0) == (0, 1)
         await until_ms(5001)
@@ -162,11 +162,11 @@ async def test_its_health_is_still_checked(monkeypatch: pytest.MonkeyPatch) -> N
     checks = Health(path="/up", interval_ms=1000, fall=1)
     async with world(upstreams=2, timeouts=only(), health=checks) as w:
         one, _ = serve(w)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         one.status = 500
         await until_ms(600)
         assert not is_up(w, A)
-        w.proxy.pool.undrain(A)
+        w.proxy.pools["default"].undrain(A)
         assert await ask(w, 3) == b"bbb"
 
 
@@ -183,12 +183,12 @@ async def test_a_trial_under_way_when_it_is_drained() -> None:
             await client.send(GET)
         await trio.sleep(0.1)
         assert one.active == 1
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         for client in clients:
             assert (await client.read_response()).status == 200
         assert is_up(w, A)
         assert await ask(w, 2) == b"bb"
-        w.proxy.pool.undrain(A)
+        w.proxy.pools["default"].undrain(A)
         assert sorted(await ask(w, 2)) == sorted(b"ab")
 
 
@@ -207,6 +207,6 @@ async def test_removal_after_a_drain() -> None:
         assert connections(w, 0) == (0, 1)
         await w.reload(settings_for([B], timeouts=only(drain_ms=100)))
         await trio.sleep(0.001)
-        assert A not in w.proxy.stats.upstreams
+        assert ("default", A) not in w.proxy.stats.upstreams
         assert await ask(w, 2) == b"bb"
         assert told(w)[-1] == f"upstream {A} removed, 0 exchanges left"

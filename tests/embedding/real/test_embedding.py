@@ -46,10 +46,10 @@ def assert_nothing_is_held(proxy: Proxy) -> None:
     """No client, no upstream connection, no token, no lost exchange."""
     assert not proxy.service.connections
     assert proxy.client_limiter.borrowed_tokens == 0
-    for member in proxy.pool.members:
+    for member in proxy.pools["default"].members:
         assert member.limiter.borrowed_tokens == 0
         assert not member.leased
-    assert proxy.pool.queue_length == 0
+    assert proxy.pools["default"].queue_length == 0
     assert proxy.stats.client_connections == 0
     assert proxy.stats.requests_in_flight == 0
     assert proxy.stats.orphaned_upstreams == 0

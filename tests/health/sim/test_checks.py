@@ -232,7 +232,7 @@ async def test_who_waits_is_served_when_a_check_passes() -> None:
         await first.send(GET)
         await second.send(GET)
         await until_ms(1000)
-        assert w.proxy.pool.queue_length == 1
+        assert w.proxy.pools["default"].queue_length == 1
         one.status = 200
         assert (await second.read_response()).body == b"a"
         assert now_ms() == 1500
@@ -277,4 +277,4 @@ async def test_checks_do_not_count_as_requests() -> None:
         assert await ask(w, 2) == b"ba"
         assert len(w.exchanges) == 3
         assert is_a_check(one) == [False] + [True] * 5 + [False]
-        assert B in w.proxy.stats.upstreams
+        assert ("default", B) in w.proxy.stats.upstreams

@@ -24,7 +24,7 @@ def last_told(w: World, upstream: str) -> bool:
 def check(w: World) -> None:
     """The laws."""
     assert is_up(w, A) == last_told(w, A)
-    for member in w.proxy.pool.members:
+    for member in w.proxy.pools["default"].members:
         states = [
             metric(w, "proxy_breaker_state", member.name, state=each)
             for each in ("closed", "open", "half_open")
@@ -34,7 +34,7 @@ def check(w: World) -> None:
         assert states.count(None) == (0 if has_breaker else 3)
         draining = metric(w, "proxy_upstream_draining", member.name)
         assert draining == member.condition.draining
-    if len(w.proxy.pool.members) == 1 and not w.proxy.settings.health.path:
+    if len(w.proxy.pools["default"].members) == 1 and not w.proxy.settings.health.path:
         assert is_up(w, A)
 
 
@@ -56,7 +56,7 @@ def test_the_log_the_metrics_and_what_clients_see_agree(
                 for exchange in w.exchanges[known:]:
                     assert exchange.status != 500 or exchange.error is None
                     if exchange.error and exchange.error.reason.slug == "no_upstream":
-                        assert all(m.condition.draining for m in w.proxy.pool.members)
+                        assert all(m.condition.draining for m in w.proxy.pools["default"].members)
 
     run(main)
 
@@ -78,6 +78,6 @@ def test_nobody_waits_for_ever(first: Settings, plan: list[tuple[str, object]]) 
             for step, what in plan:
                 await take(w, every, step, what)
                 check(w)
-                assert w.proxy.pool.queue_length == 0
+                assert w.proxy.pools["default"].queue_length == 0
 
     run(main)

@@ -148,7 +148,7 @@ async def test_a_drained_upstream_is_not_the_least_bad() -> None:
     """It was taken out by an order, which an outage does not undo."""
     async with world(upstreams=servers({}, {}, **MINUTE), timeouts=only()) as w:
         one, other = serve(w)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         other.fault = "reset"
         assert await statuses(w, 4) == [502] * 4
         assert len(one.requests) == 0
@@ -158,8 +158,8 @@ async def test_all_are_drained() -> None:
     """503 with Retry-After at once, which names no upstream."""
     async with world(upstreams=2, timeouts=only()) as w:
         every = serve(w)
-        w.proxy.pool.drain(A)
-        w.proxy.pool.drain(B)
+        w.proxy.pools["default"].drain(A)
+        w.proxy.pools["default"].drain(B)
         async with await w.client() as client:
             answer = await client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert answer.status == 503
@@ -168,5 +168,5 @@ async def test_all_are_drained() -> None:
         assert answer.body == b"503 Service Unavailable: no upstream available (phase: pick)\n"
         assert now_ms() == 0
         assert [len(each.requests) for each in every] == [0, 0]
-        w.proxy.pool.undrain(B)
+        w.proxy.pools["default"].undrain(B)
         assert await ask(w, 2) == b"bb"

@@ -101,8 +101,8 @@ async def test_drained_upstreams_are_no_reason_to_panic() -> None:
     """Half of the pool is drained by order: of the other half one is out, which is half of it."""
     async with world(upstreams=FOUR, timeouts=only(), health=HALF) as w:
         every = serve(w)
-        w.proxy.pool.drain(NAMES[2])
-        w.proxy.pool.drain(NAMES[3])
+        w.proxy.pools["default"].drain(NAMES[2])
+        w.proxy.pools["default"].drain(NAMES[3])
         every[0].fault = "reset"
         assert await statuses(w, 1) == [502]
         assert await ask(w, 4) == b"bbbb"

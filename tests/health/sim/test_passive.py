@@ -59,11 +59,11 @@ async def test_a_success_forgets_no_failure() -> None:
     """Only time does (as in nginx): every other request failing is enough."""
     async with world(upstreams=THREE, timeouts=only()) as w:
         every = serve(w)
-        w.proxy.pool.drain(B)
+        w.proxy.pools["default"].drain(B)
         for status in (502, 200, 502, 200, 502):
             every[0].fault = "reset" if status == 502 else ""
             assert await statuses(w, 1) == [status]
-        w.proxy.pool.undrain(B)
+        w.proxy.pools["default"].undrain(B)
         assert not is_up(w, A)
         assert await ask(w, 2) == b"bb"
 

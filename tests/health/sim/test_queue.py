@@ -39,7 +39,7 @@ async def test_the_end_of_an_ejection() -> None:
         for client in clients:
             await client.send(GET)
             await trio.sleep(0.001)
-        assert w.proxy.pool.queue_length == 3
+        assert w.proxy.pools["default"].queue_length == 3
         for number, client in enumerate(clients):
             assert (await client.read_response()).body == b"a"
             assert now_ms() == 1100 + number * 100
@@ -101,14 +101,14 @@ async def test_undrain() -> None:
     """An upstream that is in use again takes who waits, at once."""
     async with world(upstreams=NARROW, timeouts=only(), limits=PATIENT) as w:
         one, other = serve(w)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         other.fault = "hang"
         busy, client = await w.client(), await w.client()
         await busy.send(GET)
         await client.send(GET)
         await until_ms(300)
-        assert w.proxy.pool.queue_length == 1
-        w.proxy.pool.undrain(A)
+        assert w.proxy.pools["default"].queue_length == 1
+        w.proxy.pools["default"].undrain(A)
         assert (await client.read_response()).body == b"a"
         assert now_ms() == 300
         assert len(one.requests) == 1
@@ -124,7 +124,7 @@ async def test_a_drain_of_the_upstream_that_is_waited_for() -> None:
         await trio.sleep(0.1)
         await client.send(GET)
         await trio.sleep(0.1)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         refused = await client.read_response()
         assert (refused.status, refused[b"retry-after"], now_ms()) == (503, b"1", 200)
         assert (await busy.read_response()).status == 200
@@ -147,7 +147,7 @@ async def test_a_client_that_waits_for_its_own_upstream_holds_up_nobody() -> Non
         for number in (1, 3):
             assert (await clients[number].read_response()).body == b"b"
         assert now_ms() == 2020
-        assert w.proxy.pool.queue_length == 3
+        assert w.proxy.pools["default"].queue_length == 3
         for number in (0, 2, 4):
             assert (await clients[number].read_response()).body == b"a"
         assert now_ms() == 40_000

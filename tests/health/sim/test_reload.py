@@ -132,7 +132,7 @@ async def test_an_upstream_that_is_removed() -> None:
         await trio.sleep(60)
         assert len(two.requests) == 1
         assert len(one.requests) == 61
-        assert B not in w.proxy.stats.upstreams
+        assert ("default", B) not in w.proxy.stats.upstreams
         assert told(w) == [f"upstream {B} removed, 0 exchanges left"]
 
 
@@ -236,7 +236,7 @@ async def test_an_upstream_that_returns_at_once_is_still_out() -> None:
         await client.send(GET)
         await (await w.upstreams[0].accept()).read_request()
         _, two = serve(w)
-        w.proxy.pool.drain(B)
+        w.proxy.pools["default"].drain(B)
         w.upstreams[0].peers[0].abort()
         assert (await client.read_response()).status == 502
         await reload(w, [B])

@@ -162,7 +162,7 @@ def _check_numbers(values: dict[str, float], reason: str, upstream: str) -> None
     kind = {"connection_refused": "connection_refused", "read_timeout": "timeout"}
     kind |= {"connection_reset": "other", "response_truncated": "other"}
     for each in ("timeout", "connection_refused", "other"):
-        key = f'proxy_upstream_errors_total{{type="{each}",upstream="{upstream}"}}'
+        key = f'proxy_upstream_errors_total{{pool="default",type="{each}",upstream="{upstream}"}}'
         assert values[key] == (each == kind.get(reason)), key
     assert values["proxy_requests_parse_errors_total"] == (reason == "malformed_request")
     assert values['proxy_timeout_errors_total{type="read"}'] == (reason == "read_timeout")
@@ -231,11 +231,11 @@ def test_metrics_add_up(tmp_path: Path, echo_port: int) -> None:
     assert 5000 < after["proxy_bytes_sent_total"] < 20_000
     assert sent < after["proxy_bytes_received_total"] < sent + 2000
     name = f'upstream="127.0.0.1:{echo_port}"'
-    assert after[f"proxy_upstream_requests_total{{{name}}}"] == 9
-    assert after[f"proxy_upstream_duration_seconds_count{{{name}}}"] == 9
-    assert after[f"proxy_upstream_up{{{name}}}"] == 1
-    assert after[f'proxy_upstream_connections{{state="active",{name}}}'] == 0
-    assert after[f'proxy_upstream_connections{{state="idle",{name}}}'] == 1
+    assert after[f'proxy_upstream_requests_total{{pool="default",{name}}}'] == 9
+    assert after[f'proxy_upstream_duration_seconds_count{{pool="default",{name}}}'] == 9
+    assert after[f'proxy_upstream_up{{pool="default",{name}}}'] == 1
+    assert after[f'proxy_upstream_connections{{pool="default",state="active",{name}}}'] == 0
+    assert after[f'proxy_upstream_connections{{pool="default",state="idle",{name}}}'] == 1
     assert after['proxy_queue_length{pool="default"}'] == 0
     assert after["proxy_orphaned_upstreams"] == 0
     assert after["process_resident_memory_bytes"] > 1_000_000

@@ -15,7 +15,7 @@ from trio_proxy.telemetry.merging import Ledger, combined
 from trio_proxy.telemetry.metrics import WorkersCollector, registry_of, render
 from trio_proxy.telemetry.stats import Stats, UpstreamStats
 
-NAME = "127.0.0.1:9001"
+KEY = ("default", "127.0.0.1:9001")
 
 
 def busy(number: int) -> Stats:
@@ -25,7 +25,7 @@ def busy(number: int) -> Stats:
         fill(stats, name, number)
     stats.queue_length["default"] = number
     stats.retried("503")
-    upstream = stats.upstream(NAME)
+    upstream = stats.upstream(*KEY)
     for name in upstream.__slots__:
         fill(upstream, name, number)
     upstream.up, upstream.breaker = True, "closed"
@@ -72,7 +72,7 @@ def test_every_counter_adds_up() -> None:
     before = [pickle.dumps(one), pickle.dumps(two)]
     both = combined(one, two)
     for stats in (one, two, both):  # these are no sums
-        upstream: Any = stats.upstreams[NAME]
+        upstream: Any = stats.upstreams[KEY]
         upstream.up = upstream.draining = upstream.weight = 0
     assert numbers_in(both) == pytest.approx(
         [a + b for a, b in zip(numbers_in(one), numbers_in(two), strict=True)]
@@ -83,7 +83,7 @@ def test_every_counter_adds_up() -> None:
 def test_what_only_one_has_is_taken_over() -> None:
     """An upstream, a pool, a reason."""
     both = combined(Stats(), busy(3))
-    assert both.upstreams[NAME].requests == 3
+    assert both.upstreams[KEY].requests == 3
     assert both.queue_length == {"default": 3}
     assert both.retries == {"503": 1}
 
@@ -107,8 +107,8 @@ def test_the_word_of_the_worker_that_sees_the_worst_counts(
     for pair in (values, values[::-1]):
         stats = [Stats(), Stats()]
         for each, value in zip(stats, pair, strict=True):
-            setattr(each.upstream(NAME), key, value)
-        assert getattr(combined(*stats).upstreams[NAME], key) == expected
+            setattr(each.upstream(*KEY), key, value)
+        assert getattr(combined(*stats).upstreams[KEY], key) == expected
 
 
 def test_counters_survive_the_trip_between_processes() -> None:
@@ -132,9 +132,9 @@ def test_a_worker_that_died_leaves_its_counters_and_takes_its_gauges() -> None:
     ledger.update("b", busy(1))
     ledger.remove("a")
     total = ledger.total()
-    assert total.requests_total == total.upstreams[NAME].requests == 6
+    assert total.requests_total == total.upstreams[KEY].requests == 6
     assert (total.client_connections, total.requests_in_flight) == (1, 1)
-    assert (total.upstreams[NAME].active, total.upstreams[NAME].idle) == (1, 1)
+    assert (total.upstreams[KEY].active, total.upstreams[KEY].idle) == (1, 1)
     assert total.queue_length == {"default": 1}
 
 
@@ -142,13 +142,13 @@ def test_what_a_dead_worker_thought_of_an_upstream_is_forgotten() -> None:
     """The living are asked."""
     ledger = Ledger()
     dying, living = busy(2), busy(1)
-    dying.upstreams[NAME].up, dying.upstreams[NAME].breaker = False, "open"
+    dying.upstreams[KEY].up, dying.upstreams[KEY].breaker = False, "open"
     ledger.update("a", dying)
     ledger.update("b", living)
-    assert not ledger.total().upstreams[NAME].up
+    assert not ledger.total().upstreams[KEY].up
     ledger.remove("a")
-    assert ledger.total().upstreams[NAME].up
-    assert ledger.total().upstreams[NAME].breaker == "closed"
+    assert ledger.total().upstreams[KEY].up
+    assert ledger.total().upstreams[KEY].breaker == "closed"
 
 
 def test_the_next_report_takes_the_place_of_the_last() -> None:
@@ -165,11 +165,11 @@ def test_an_upstream_that_one_worker_forgets_first_keeps_its_count() -> None:
     ledger.update("a", busy(5))
     ledger.update("b", busy(1))
     ledger.update("a", Stats())
-    assert ledger.total().upstreams[NAME].requests == 6
+    assert ledger.total().upstreams[KEY].requests == 6
     ledger.update("b", Stats())
     assert ledger.total().upstreams == {}
     ledger.update("a", busy(2))
-    assert ledger.total().upstreams[NAME].requests == 2
+    assert ledger.total().upstreams[KEY].requests == 2
 
 
 def test_with_all_workers_dead_the_counters_are_shown_all_the_same() -> None:
@@ -179,7 +179,7 @@ def test_with_all_workers_dead_the_counters_are_shown_all_the_same() -> None:
         ledger.update(name, busy(2))
     for name in ("a", "b", "unknown"):
         ledger.remove(name)
-    assert ledger.total().requests_total == ledger.total().upstreams[NAME].requests == 4
+    assert ledger.total().requests_total == ledger.total().upstreams[KEY].requests == 4
 
 
 #: What befalls two workers: a request each time, a death, upstream forgotten.
@@ -197,11 +197,11 @@ def test_no_counter_that_is_shown_falls(events: list[tuple[str, str]]) -> None:
             ledger.remove(name)
             workers[name] = Stats()
         elif event == "forget":
-            workers[name].forget_upstream(NAME)
+            workers[name].forget_upstream(*KEY)
             ledger.update(name, pickle.loads(pickle.dumps(workers[name])))
         else:
             workers[name].requests_total += 1
-            workers[name].upstream(NAME).requests += 1
+            workers[name].upstream(*KEY).requests += 1
             ledger.update(name, pickle.loads(pickle.dumps(workers[name])))
         now = counters_of(ledger.total())
         assert all(a >= b for a, b in zip(now, last, strict=True))
@@ -224,6 +224,6 @@ def test_an_upstream_without_a_worker_that_knows_it_has_neutral_gauges() -> None
     ledger = Ledger()
     ledger.update("a", busy(9))
     ledger.remove("a")
-    shown = ledger.total().upstreams[NAME]
+    shown = ledger.total().upstreams[KEY]
     assert isinstance(shown, UpstreamStats)
     assert (shown.active, shown.idle, shown.up, shown.draining) == (0, 0, True, False)

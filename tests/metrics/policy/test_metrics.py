@@ -23,16 +23,16 @@ CONTRACT = {
     "proxy_request_duration_seconds_count": set(),
     "proxy_bytes_sent_total": set(),
     "proxy_bytes_received_total": set(),
-    "proxy_upstream_requests_total": {"upstream"},
-    "proxy_upstream_errors_total": {"upstream", "type"},
+    "proxy_upstream_requests_total": {"pool", "upstream"},
+    "proxy_upstream_errors_total": {"pool", "upstream", "type"},
     "proxy_timeout_errors_total": {"type"},
-    "proxy_upstream_duration_seconds_bucket": {"upstream", "le"},
-    "proxy_upstream_duration_seconds_sum": {"upstream"},
-    "proxy_upstream_duration_seconds_count": {"upstream"},
+    "proxy_upstream_duration_seconds_bucket": {"pool", "upstream", "le"},
+    "proxy_upstream_duration_seconds_sum": {"pool", "upstream"},
+    "proxy_upstream_duration_seconds_count": {"pool", "upstream"},
     "proxy_client_connections": set(),
     "proxy_requests_in_flight": set(),
-    "proxy_upstream_connections": {"upstream", "state"},
-    "proxy_upstream_up": {"upstream"},
+    "proxy_upstream_connections": {"pool", "upstream", "state"},
+    "proxy_upstream_up": {"pool", "upstream"},
     "proxy_queue_length": {"pool"},
     "proxy_retries_total": {"reason"},
     "proxy_rejected_total": {"reason"},
@@ -41,10 +41,10 @@ CONTRACT = {
     "proxy_config_reloads_total": {"result"},
     "proxy_log_lines_dropped_total": set(),
     "proxy_retries_refused_total": {"reason"},
-    "proxy_upstream_draining": {"upstream"},
-    "proxy_upstream_weight": {"upstream"},
-    "proxy_breaker_state": {"upstream", "state"},
-    "proxy_health_checks_total": {"upstream", "result"},
+    "proxy_upstream_draining": {"pool", "upstream"},
+    "proxy_upstream_weight": {"pool", "upstream"},
+    "proxy_breaker_state": {"pool", "upstream", "state"},
+    "proxy_health_checks_total": {"pool", "upstream", "result"},
 }
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -77,7 +77,7 @@ def busy() -> Stats:
     stats.retried("connection_refused")
     stats.config_reloaded(ok=False)
     stats.queue_length["default"] = 4
-    upstream = stats.upstream("127.0.0.1:9001")
+    upstream = stats.upstream("default", "127.0.0.1:9001")
     upstream.requests += 2
     upstream.failed(Reason.READ_TIMEOUT)
     upstream.observe(0.3)
@@ -119,7 +119,7 @@ def test_values(busy: Stats) -> None:
 
 def test_closed_label_sets_are_complete_from_the_start() -> None:
     stats = Stats()
-    stats.upstream("a:1")
+    stats.upstream("default", "a:1")
     found = samples(stats)
     closed = {
         ("proxy_responses_total", "status_class"): {"2xx", "3xx", "4xx", "5xx"},
@@ -169,8 +169,8 @@ def test_rendering_while_the_loop_counts() -> None:
         number = 0
         while not stop.is_set():
             number += 1
-            stats.upstream(f"u{number % 50}").observe(0.1)
-            stats.forget_upstream(f"u{(number + 25) % 50}")
+            stats.upstream("default", f"u{number % 50}").observe(0.1)
+            stats.forget_upstream("default", f"u{(number + 25) % 50}")
             stats.queue_length[f"p{number % 20}"] = number
             stats.queue_length.pop(f"p{(number + 10) % 20}", None)
             stats.retried(f"r{number % 50}")

@@ -70,7 +70,7 @@ def test_a_response_cut_by_a_drain_was_not_rejected() -> None:
 
 
 def test_upstream_failures_by_type() -> None:
-    upstream = Stats().upstream("a:1")
+    upstream = Stats().upstream("default", "a:1")
     for reason in (Reason.READ_TIMEOUT, Reason.CONNECTION_REFUSED, Reason.CONNECTION_RESET):
         upstream.failed(reason)
     assert upstream.errors == {"timeout": 1, "connection_refused": 1, "other": 1}
@@ -78,11 +78,11 @@ def test_upstream_failures_by_type() -> None:
 
 def test_upstream_is_made_once_and_starts_over_after_it_was_forgotten() -> None:
     stats = Stats()
-    first = stats.upstream("a:1")
-    assert stats.upstream("a:1") is first
-    stats.forget_upstream("a:1")
-    stats.forget_upstream("never seen")
-    assert stats.upstream("a:1") is not first
+    first = stats.upstream("default", "a:1")
+    assert stats.upstream("default", "a:1") is first
+    stats.forget_upstream("default", "a:1")
+    stats.forget_upstream("default", "never seen")
+    assert stats.upstream("default", "a:1") is not first
 
 
 def test_retry_reasons_are_bounded() -> None:

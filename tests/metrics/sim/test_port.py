@@ -14,6 +14,7 @@ from support.conversation import Message
 from support.world import GET, METRICS, World, world
 
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: m\r\n\r\n"
+POOL = ("pool", "default")
 UPSTREAM = (("upstream", "10.1.0.1:9000"),)
 
 
@@ -48,7 +49,7 @@ async def test_the_counters_after_some_exchanges(clock: MockClock) -> None:
             assert (await client.ask(GET)).status == 200
             assert (await client.ask(GET)).status == 200
             w.net.refuse(w.upstreams[0].name)
-            w.proxy.pool.close_idle()
+            w.proxy.pools["default"].close_idle()
             assert (await client.ask(GET)).status == 502
             bad = await client.ask(b"GET / HTTP/1.1\r\n\r\n")
             assert bad.status == 400
@@ -67,16 +68,16 @@ async def test_the_counters_after_some_exchanges(clock: MockClock) -> None:
         ("proxy_request_duration_seconds_count", ()): 4,
         ("proxy_bytes_sent_total", ()): sent,
         ("proxy_bytes_received_total", ()): received,
-        ("proxy_upstream_requests_total", UPSTREAM): 3,
-        ("proxy_upstream_errors_total", (("type", "connection_refused"), *UPSTREAM)): 1,
-        ("proxy_upstream_errors_total", (("type", "timeout"), *UPSTREAM)): 0,
+        ("proxy_upstream_requests_total", (POOL, *UPSTREAM)): 3,
+        ("proxy_upstream_errors_total", (POOL, ("type", "connection_refused"), *UPSTREAM)): 1,
+        ("proxy_upstream_errors_total", (POOL, ("type", "timeout"), *UPSTREAM)): 0,
         ("proxy_timeout_errors_total", (("type", "read"),)): 0,
-        ("proxy_upstream_duration_seconds_count", UPSTREAM): 2,
+        ("proxy_upstream_duration_seconds_count", (POOL, *UPSTREAM)): 2,
         ("proxy_client_connections", ()): 0,
         ("proxy_requests_in_flight", ()): 0,
-        ("proxy_upstream_connections", (("state", "active"), *UPSTREAM)): 0,
-        ("proxy_upstream_connections", (("state", "idle"), *UPSTREAM)): 0,
-        ("proxy_upstream_up", UPSTREAM): 1,
+        ("proxy_upstream_connections", (POOL, ("state", "active"), *UPSTREAM)): 0,
+        ("proxy_upstream_connections", (POOL, ("state", "idle"), *UPSTREAM)): 0,
+        ("proxy_upstream_up", (POOL, *UPSTREAM)): 1,
         ("proxy_queue_length", (("pool", "default"),)): 0,
         ("proxy_orphaned_upstreams", ()): 0,
         ("proxy_config_reloads_total", (("result", "success"),)): 0,
@@ -93,13 +94,13 @@ async def test_the_gauges_while_a_request_is_under_way(clock: MockClock) -> None
         samples = await scrape(w)
         assert samples["proxy_client_connections", ()] == 1
         assert samples["proxy_requests_in_flight", ()] == 1
-        assert samples["proxy_upstream_connections", (("state", "active"), *UPSTREAM)] == 1
+        assert samples["proxy_upstream_connections", (POOL, ("state", "active"), *UPSTREAM)] == 1
         await upstream.respond()
         await client.read_response()
         samples = await scrape(w)
         assert samples["proxy_requests_in_flight", ()] == 0
-        assert samples["proxy_upstream_connections", (("state", "active"), *UPSTREAM)] == 0
-        assert samples["proxy_upstream_connections", (("state", "idle"), *UPSTREAM)] == 1
+        assert samples["proxy_upstream_connections", (POOL, ("state", "active"), *UPSTREAM)] == 0
+        assert samples["proxy_upstream_connections", (POOL, ("state", "idle"), *UPSTREAM)] == 1
 
 
 async def test_head_and_query_are_served_and_nothing_else() -> None:

@@ -105,7 +105,7 @@ def test_no_get_fails_while_one_of_two_is_killed_and_restarted(tmp_path: Path) -
         load.at(8000, one.start)
         assert load.run() == {"200": REQUESTS}
         proxy.err.wait_for(rf"upstream 127.0.0.1:{one.port} down: connection_")
-        up = f'proxy_upstream_up{{upstream="127.0.0.1:{one.port}"}}'
+        up = f'proxy_upstream_up{{pool="default",upstream="127.0.0.1:{one.port}"}}'
         # The last request of the load may have come before the last start was over.
         wait_until(lambda: get(proxy.where, "/").status == 200 and proxy.metrics()[up], "it is up")
         proxy.err.wait_for(rf"upstream 127.0.0.1:{one.port} up: a request succeeded")

@@ -143,7 +143,7 @@ async def test_with_checks_nobody_waits_for_them() -> None:
     """They need two passes to call an upstream up, and the first request does not wait for that."""
     health = Health(path="/healthz", interval_ms=1000, timeout_ms=200, rise=2, fall=2)
     async with world(upstreams=THREE, retry=Retry(), health=health) as w:
-        w.proxy.pool.random = lambda: 0.5
+        w.proxy.pools["default"].random = lambda: 0.5
         all_dead_until(w, 5005)
         answers = await open_load(w, per_second=20, seconds=5.5)
         assert not any(is_up(w, name) for name in NAMES[:3])

@@ -164,7 +164,7 @@ async def test_an_upstream_that_resets_each_connection_may_have_got_a_post() -> 
 async def test_the_only_upstream_resets_each_connection() -> None:
     """502 after two tries with a pause between; never ejected, so it is back at once."""
     async with world(upstreams=1, retry=Retry()) as w:
-        w.proxy.pool.random = lambda: 0.8
+        w.proxy.pools["default"].random = lambda: 0.8
         (app,) = run_apps(w)
         app.reset_everybody()
         at(w, 2005, app.start)

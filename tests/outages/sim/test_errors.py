@@ -145,7 +145,7 @@ async def test_one_that_fails_at_once_attracts_least_conn(with_breaker: bool) ->
 async def test_the_only_upstream_errs() -> None:
     """There is nobody else: it is asked again after a pause, and its answer relayed if it errs."""
     async with world(upstreams=1, retry=ON_500) as w:
-        w.proxy.pool.random = lambda: 0.8
+        w.proxy.pools["default"].random = lambda: 0.8
         apps = run_apps(w)
         apps[0].statuses = cycle([500, 200, 500, 500])
         async with await w.client() as client:

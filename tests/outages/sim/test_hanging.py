@@ -88,7 +88,9 @@ async def test_health_checks_find_it_without_a_client() -> None:
     health = Health(path="/healthz", interval_ms=1000, timeout_ms=300, fall=2, rise=2)
     timeouts = Timeouts(read_ms=450)
     async with world(upstreams=THREE, retry=Retry(), health=health, timeouts=timeouts) as w:
-        w.proxy.pool.random = lambda: 0.5  # no jitter, and the first check at half an interval
+        w.proxy.pools["default"].random = lambda: (
+            0.5
+        )  # no jitter, and the first check at half an interval
         apps = run_apps(w)
         apps[0].freeze()
         await until_ms(2150)  # at 500 and 1800, and both ran into the timeout

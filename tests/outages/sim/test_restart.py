@@ -58,12 +58,12 @@ async def restart_drained_by_hand(w: World, apps: list[App]) -> None:
     """The same by the methods that the admin API will call."""
     for name, app in zip(NAMES, apps, strict=False):
         await trio.sleep(0.5)
-        w.proxy.pool.drain(name)
+        w.proxy.pools["default"].drain(name)
         await trio.sleep(0.2)
         app.kill()
         await trio.sleep(0.5)
         app.start()
-        w.proxy.pool.undrain(name)
+        w.proxy.pools["default"].undrain(name)
 
 
 async def test_drained_by_hand() -> None:
@@ -159,7 +159,7 @@ async def test_one_alone_that_restarts_is_gone_for_as_long_as_it_takes() -> None
     """There is nobody else: 502 for the time without it, and not a moment longer."""
     async with world(upstreams=1, retry=Retry()) as w:
         apps = run_apps(w)
-        w.proxy.pool.random = lambda: 0.8
+        w.proxy.pools["default"].random = lambda: 0.8
         restart_gracefully(w, apps)
         answers = await open_load(w, per_second=20, seconds=3)
     failed = [answer.at_ms for answer in answers if answer.status != 200]

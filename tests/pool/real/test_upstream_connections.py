@@ -27,8 +27,8 @@ def test_one_connection_serves_many_requests(tmp_path: Path) -> None:
         assert upstream.connections == 1
         values = proxy.metrics()
         name = f'upstream="127.0.0.1:{upstream.port}"'
-        assert values[f'proxy_upstream_connections{{state="idle",{name}}}'] == 1
-        assert values[f"proxy_upstream_requests_total{{{name}}}"] == 40
+        assert values[f'proxy_upstream_connections{{pool="default",state="idle",{name}}}'] == 1
+        assert values[f'proxy_upstream_requests_total{{pool="default",{name}}}'] == 40
 
 
 def test_upstreams_take_turns(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ async def test_a_pooled_connection_that_the_upstream_closed_is_not_used() -> Non
         await client.read_response()
         upstream.close()
         await trio.sleep(1)
-        assert w.proxy.pool.members[0].limiter.borrowed_tokens == 0
+        assert w.proxy.pools["default"].members[0].limiter.borrowed_tokens == 0
         await client.send(GET)
         fresh = await w.upstreams[0].accept()
         await fresh.read_request()

@@ -23,7 +23,7 @@ async def one_at_work_and(w: World, waiting: int) -> tuple[list[Speaker], Speake
         await client.send(get(number))
         await trio.sleep(0.001)
     upstream = await w.upstreams[0].accept()
-    assert w.proxy.pool.queue_length == waiting
+    assert w.proxy.pools["default"].queue_length == waiting
     assert w.proxy.stats.queue_length == {"default": waiting}
     return clients, upstream
 

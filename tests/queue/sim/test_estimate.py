@@ -93,7 +93,7 @@ async def test_those_who_wait_for_another_upstream_do_not_count() -> None:
     sticky = Balance(sticky_cookie="at")
     async with world(upstreams=2, balance=sticky, **pool()) as w:
         crowd = each_works(w)
-        cookie = {name: w.proxy.pool.member(name).cookie.encode() for name in (A, B)}
+        cookie = {name: w.proxy.pools["default"].member(name).cookie.encode() for name in (A, B)}
         stuck = {name: b"Cookie: at=%s\r\n" % cookie[name] for name in (A, B)}
         await crowd.come(0, work=LONG, fields=stuck[B])
         await crowd.come(*range(1, 41), fields=stuck[B])

@@ -137,7 +137,7 @@ async def test_of_those_who_can_use_an_upstream_the_newest_is_next() -> None:
     tables = {**lifo(), "balance": Balance(sticky_cookie="at"), "upstreams": 2}
     async with world(**tables) as w:
         crowd = each_works(w)
-        cookie = {name: w.proxy.pool.member(name).cookie.encode() for name in (A, B)}
+        cookie = {name: w.proxy.pools["default"].member(name).cookie.encode() for name in (A, B)}
         at_b = b"Cookie: at=%s\r\n" % cookie[B]
         await crowd.come(0, work=60, fields=b"Cookie: at=%s\r\n" % cookie[A])
         await crowd.come(1, work=1000, fields=at_b)

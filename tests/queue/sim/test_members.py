@@ -98,9 +98,9 @@ async def test_when_the_last_upstream_is_drained_by_hand_waiters_fail_at_once() 
         crowd = each_works(w)
         await crowd.come(*range(3), work=500)
         await until_ms(20)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         assert crowd.waiting == 1
-        w.proxy.pool.drain(B)
+        w.proxy.pools["default"].drain(B)
         await until_ms(30)
         assert crowd.waiting == 0
         await crowd.come(3)
@@ -117,7 +117,7 @@ async def test_an_upstream_put_back_into_use_by_hand_serves_at_once() -> None:
         await crowd.come(0, work=LONG)
         await crowd.come(1)
         await until_ms(40)
-        w.proxy.pool.undrain(B)
+        w.proxy.pools["default"].undrain(B)
         await until_ms(200)
         assert told(crowd, 0, 1) == [None, (200, 140)]
         await crowd.leave(0)
@@ -134,9 +134,9 @@ async def test_a_name_that_moves_takes_its_waiters_along() -> None:
         await crowd.come(0, work=2000)
         await crowd.come(1, 2)
         net.name("app", "10.1.0.2")
-        assert [member.name for member in w.proxy.pool.members] == [A]
+        assert [member.name for member in w.proxy.pools["default"].members] == [A]
         await until_ms(3000)
-        assert [member.name for member in w.proxy.pool.members] == [B]
+        assert [member.name for member in w.proxy.pools["default"].members] == [B]
         assert told(crowd, 0)[0][0] in (200, 503)
         moved = crowd.ends[1][1] - 100
         assert told(crowd, 1, 2) == [(200, moved + 100), (200, moved + 200)]

@@ -20,7 +20,7 @@ STICKY = Balance(sticky_cookie="at")
 
 def stuck_to(w: World, name: str) -> bytes:
     """The field that pins a request to an upstream."""
-    return b"Cookie: at=%s\r\n" % w.proxy.pool.member(name).cookie.encode()
+    return b"Cookie: at=%s\r\n" % w.proxy.pools["default"].member(name).cookie.encode()
 
 
 async def test_nobody_waits_behind_those_who_are_stuck_to_a_busy_upstream() -> None:
@@ -108,7 +108,7 @@ async def test_nobody_waits_behind_a_retry_for_another_upstream() -> None:
         await crowd.come(1, work=LONG)
         await until_ms(200)
         assert crowd.waiting == 1
-        assert w.proxy.pool.member(A).in_flight == 0
+        assert w.proxy.pools["default"].member(A).in_flight == 0
         await crowd.come(2, 3)
         await until_ms(500)
         assert told(crowd, 2, 3) == [(200, 300), (200, 400)]

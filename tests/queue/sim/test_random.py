@@ -139,7 +139,7 @@ class Run:
         client = await self.w.client(CLIENT if ask.budget is None else TRUSTED)
         fields = b"" if ask.budget is None else b"X-Budget: %d\r\n" % ask.budget
         if ask.wants is not None:
-            cookie = self.w.proxy.pool.member(NAMES[ask.wants]).cookie
+            cookie = self.w.proxy.pools["default"].member(NAMES[ask.wants]).cookie
             fields += b"Cookie: at=%s\r\n" % cookie.encode()
         self.came[number] = now_ms()
         async with client:
@@ -175,7 +175,7 @@ class Run:
                 assert active[index] <= max(cap, cap_before, before[index]), "above the cap"
             before, cap_before = active, cap
             waiting = self.waiting()
-            assert self.w.proxy.pool.queue_length == len(waiting)
+            assert self.w.proxy.pools["default"].queue_length == len(waiting)
             for number in waiting:
                 wants = self.plan.asks[number].wants
                 for index in (0, 1) if wants is None else (wants,):

@@ -7,7 +7,7 @@ from typing import Any
 
 from support.limiting import get, limit, status_of, statuses
 from support.scenario import only, until_ms
-from support.world import CLIENT, World, world
+from support.world import CLIENT, World, settings_for, world
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.client import Client
 from trio_proxy.http.errors import ProxyError
@@ -62,10 +62,11 @@ class Upstream:
         self.requests += 1
 
 
-def limited(settings: RateLimitSettings, handler: Any) -> Any:
+async def limited(settings: RateLimitSettings, handler: Any) -> Any:
     """The handler behind the limit, as a proxy with these settings has it."""
     limits = RateLimits()
-    limits.apply(settings, None)
+    await limits.prepare(settings_for(rate_limit=settings))
+    limits.commit()
     return limits.limited(handler)
 
 
@@ -90,7 +91,7 @@ async def ask(handler: Any, client_ip: str) -> int:
 async def test_a_hundred_thousand_addresses_do_not_outgrow_the_table() -> None:
     """There is room for a third of them; one that comes all the time stays limited."""
     upstream, addresses = Upstream(), 100_000
-    handler = limited(limit(1, max_keys=addresses // 3), upstream)
+    handler = await limited(limit(1, max_keys=addresses // 3), upstream)
     for number in range(addresses):
         assert await ask(handler, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}") == 200
         if number % 10_000 == 0:
@@ -103,7 +104,7 @@ async def test_a_hundred_thousand_addresses_do_not_outgrow_the_table() -> None:
 async def test_all_the_addresses_of_an_ipv6_client_are_one_entry() -> None:
     """Ten thousand of one /64: one bucket, whose tokens they share."""
     upstream, network = Upstream(), IPv6Address("2001:db8:1:2::")
-    handler = limited(limit(3), upstream)
+    handler = await limited(limit(3), upstream)
     for number in range(10_000):
         assert await ask(handler, str(network + number * 2**40)) == (200 if number < 3 else 429)
     assert "keys=1/100000" in repr(handler)

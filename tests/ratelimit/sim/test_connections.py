@@ -175,7 +175,7 @@ async def test_an_upgrade_that_is_refused_switches_nothing() -> None:
     """The client stays with HTTP on its connection, and may try again."""
     async with world(rate_limit=limit(1), timeouts=only()) as w:
         await used_up(w)
-        w.proxy.pool.close_idle()
+        w.proxy.pools["default"].close_idle()
         client = await w.client()
         refused = await client.ask(UPGRADE)
         assert (refused.status, b"upgrade" in refused) == (429, False)

@@ -192,14 +192,14 @@ async def test_a_store_that_cannot_be_used_refuses_the_reload(
     async with world(upstreams=2, rate_limit=before, timeouts=only()) as w:
         for upstream in w.upstreams:
             upstream.serve()
-        settings, members = w.proxy.settings, list(w.proxy.pool.members)
+        settings, members = w.proxy.settings, list(w.proxy.pools["default"].members)
         async with await w.client() as client:
             expected = [200, 200] if before is None else [200, 429]
             assert await statuses(client, 2) == expected
             with pytest.raises(OSError, match=r"rate_limit\.store: rediss://127\.0\.0\.1:1/0 "):
                 await reload(w, limit(1, store=store), upstreams=1, listen=["10.0.0.1:8080"])
             assert w.proxy.settings is settings
-            assert list(w.proxy.pool.members) == members
+            assert list(w.proxy.pools["default"].members) == members
             assert [str(address) for address in w.proxy.addresses] == ["10.0.0.1:80"]
             assert await statuses(client, 1) == expected[1:]
             await reload(w, limit(1, key="global"), upstreams=2)

@@ -24,7 +24,9 @@ async def test_a_refused_request_reaches_no_upstream() -> None:
         assert sorted(statuses) == [200] * 2 + [429] * 8
         assert [len(server.requests) for server in pool] == [1, 1]
         assert [len(upstream.peers) for upstream in w.upstreams] == [1, 1]
-        assert sum(w.proxy.stats.upstream(each.name).requests for each in w.upstreams) == 2
+        assert (
+            sum(w.proxy.stats.upstream("default", each.name).requests for each in w.upstreams) == 2
+        )
     assert sorted(map(len, tries(w))) == [0] * 8 + [1] * 2
 
 
@@ -37,7 +39,7 @@ async def test_a_refused_request_takes_no_place_in_the_queue() -> None:
         await first.send(GET)
         await until_ms(100)
         assert await all_at_once(5, lambda _: status_of(w, CLIENT)) == [429] * 5
-        assert (now_ms(), w.proxy.pool.queue_length) == (100, 0)
+        assert (now_ms(), w.proxy.pools["default"].queue_length) == (100, 0)
         assert await status_of(w, OTHER) == 200
         assert now_ms() == 2000
         assert (await first.read_response()).status == 200

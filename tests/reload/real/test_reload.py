@@ -32,7 +32,9 @@ def test_upstreams_change(tmp_path: Path) -> None:
         assert client.get("/").body == b"new"
         assert get(proxy.where, "/").body == b"new"
         names = {key for key in proxy.metrics() if key.startswith("proxy_upstream_requests_t")}
-        assert names == {f'proxy_upstream_requests_total{{upstream="127.0.0.1:{new.port}"}}'}
+        assert names == {
+            f'proxy_upstream_requests_total{{pool="default",upstream="127.0.0.1:{new.port}"}}'
+        }
         write_config(tmp_path, [new.port, old.port])
         proxy.reload()
         assert {client.get("/").body for _ in range(2)} == {b"old", b"new"}

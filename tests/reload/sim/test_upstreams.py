@@ -34,7 +34,7 @@ async def test_a_removed_upstream_without_exchanges() -> None:
         await w.reload(settings_for(["10.1.0.1:9000"], timeouts=only()))
         assert w.upstreams[1].peers[0].stream.is_readable()
         await trio.sleep(0.001)
-        assert list(w.proxy.stats.upstreams) == ["10.1.0.1:9000"]
+        assert list(w.proxy.stats.upstreams) == [("default", "10.1.0.1:9000")]
         for _ in range(3):
             await client.ask(GET)
         assert connections(w, 0) == (0, 1)
@@ -53,7 +53,7 @@ async def test_a_removed_upstream_lets_its_exchanges_end() -> None:
         assert (await client.read_response()).body == b"ok"
         assert await how_it_ends(upstream) != (b"", "reset")
         await trio.sleep(0.001)
-        assert list(w.proxy.stats.upstreams) == ["10.1.0.2:9000"]
+        assert list(w.proxy.stats.upstreams) == [("default", "10.1.0.2:9000")]
         w.upstreams[1].serve()
         assert (await client.ask(GET)).body == b"ok"
 
@@ -83,7 +83,7 @@ async def test_a_removed_upstream_is_cut_off_after_drain_ms() -> None:
         await trio.sleep(0.5)
         slow.close()
         await trio.sleep(2)
-        assert list(w.proxy.stats.upstreams) == ["10.1.0.2:9000"]
+        assert list(w.proxy.stats.upstreams) == [("default", "10.1.0.2:9000")]
     assert {exchange.error and exchange.error.reason for exchange in w.exchanges} == {
         Reason.SHUTTING_DOWN
     }
@@ -108,8 +108,8 @@ async def test_an_upstream_that_returns_before_it_was_let_go() -> None:
         assert (await client.read_response()).status == 200
         await upstream.send(OK)
         assert (await other.read_response()).body == b"ok"
-        assert list(w.proxy.stats.upstreams) == [one]
-        assert w.proxy.stats.upstreams[one].requests == 2
+        assert list(w.proxy.stats.upstreams) == [("default", one)]
+        assert w.proxy.stats.upstreams["default", one].requests == 2
 
 
 async def test_an_added_upstream_gets_traffic() -> None:
@@ -135,9 +135,9 @@ async def test_more_connections_let_waiters_go_at_once() -> None:
         for number, client in enumerate(clients):
             await client.send(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
             await trio.sleep(0.1)
-        assert w.proxy.pool.queue_length == 4
+        assert w.proxy.pools["default"].queue_length == 4
         await w.reload(settings_for(timeouts=only(), limits=three))
-        assert w.proxy.pool.queue_length == 2
+        assert w.proxy.pools["default"].queue_length == 2
         heads = [await (await w.upstreams[0].accept()).read_head() for _ in range(3)]
         assert sorted(head.start.split()[1] for head in heads) == [b"/0", b"/1", b"/2"]
 

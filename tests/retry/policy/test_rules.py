@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.phases import Phase
 from trio_proxy.policy.retry import IDEMPOTENT_METHODS, RetryRules, condition_of, was_sent
-from trio_proxy.settings import Retry
-from trio_proxy.settings.upstreams import RETRY_CONDITIONS
+from trio_proxy.settings import RETRY_CONDITIONS, Retry
 
 CONDITIONS = {
     Reason.CONNECTION_REFUSED: "connect",

@@ -166,7 +166,7 @@ async def test_a_backup_is_not_asked_while_a_primary_is_left() -> None:
 async def test_an_upstream_that_drains_is_not_asked() -> None:
     """Also when the only other one has just failed the request."""
     async with world(upstreams=steady(2), retry=tries(2), timeouts=only()) as w:
-        w.proxy.pool.drain(B)
+        w.proxy.pools["default"].drain(B)
         fix_jitter(w)
         came_at = play(w.upstreams[0], RESET)
         play(w.upstreams[1])
@@ -208,7 +208,7 @@ async def test_a_retry_waits_for_another_upstream_that_is_full() -> None:
         busy = await w.upstreams[1].accept()
         await second.send(GET)
         await trio.sleep(1)
-        assert w.proxy.pool.queue_length == 1
+        assert w.proxy.pools["default"].queue_length == 1
         await busy.read_request()
         await busy.send(OK)
         await busy.read_request()

@@ -25,8 +25,7 @@ from support.scenario import GET, OK, ending, now_ms, only, timeouts, until_ms
 from support.world import World, world
 from trio_proxy.http.errors import Reason, Source
 from trio_proxy.http.phases import Phase
-from trio_proxy.settings import Retry
-from trio_proxy.settings.upstreams import RETRY_CONDITIONS
+from trio_proxy.settings import RETRY_CONDITIONS, Retry
 
 STATUSES = ("429", "500", "502", "503", "504")
 HALF_A_HEAD = b"HTTP/1.1 200 OK\r\nContent-Le"

@@ -237,10 +237,10 @@ async def test_a_client_that_leaves_while_a_retry_waits_in_the_queue() -> None:
         busy = await w.upstreams[1].accept()
         await second.send(GET)
         await until_ms(100)
-        assert w.proxy.pool.queue_length == 1
+        assert w.proxy.pools["default"].queue_length == 1
         second.close()
         await until_ms(101)
-        assert w.proxy.pool.queue_length == 0
+        assert w.proxy.pools["default"].queue_length == 0
         await busy.read_request()
         await busy.send(OK)
         assert (await first.read_response()).body == b"ok"

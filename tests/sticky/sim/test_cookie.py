@@ -103,7 +103,7 @@ async def test_the_same_secret_gives_the_same_value(balance: Balance, is_same: b
     for names in ([A, B], [B, A, C]):
         async with world(upstreams=names, timeouts=only(), balance=balance) as w:
             serve(w)
-            w.proxy.pool.drain(B)
+            w.proxy.pools["default"].drain(B)
             message = await answer(w)
             assert message.body == (b"a" if names[0] == A else b"b")
             values.append(cookie_of(message))

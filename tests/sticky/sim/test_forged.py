@@ -54,7 +54,7 @@ async def test_of_several_cookies_the_one_that_stands_for_an_upstream_counts() -
     """A stray one of the same name before it, or after it, moves nobody."""
     async with world(upstreams=3, timeouts=only(), balance=STICKY) as w:
         serve(w)
-        mine = f"at={w.proxy.pool.member(A).cookie}"
+        mine = f"at={w.proxy.pools['default'].member(A).cookie}"
         client = await w.client()
         for cookie in (f"at=stray; {mine}", f"{mine}; at=stray", f"at=; at=stray; {mine}"):
             answer = await client.ask(get(cookie))

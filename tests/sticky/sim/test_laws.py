@@ -36,7 +36,7 @@ async def visit(w: World, cookie: str) -> str:
     if exchange.error is not None:
         assert told == []
         return cookie
-    served_by = w.proxy.pool.member(exchange.upstream).cookie
+    served_by = w.proxy.pools["default"].member(exchange.upstream).cookie
     if served_by == cookie:
         assert told == []
     else:
@@ -81,7 +81,7 @@ def test_a_client_is_moved_for_a_reason(first: Settings, plan: list[tuple[str, A
                     for one in each.tries
                 )
                 checks = w.proxy.settings.health.path
-                is_member = old in {member.cookie for member in w.proxy.pool.members}
+                is_member = old in {member.cookie for member in w.proxy.pools["default"].members}
                 if is_member and not checks and not failures and not known:
                     assert cookie == old
 

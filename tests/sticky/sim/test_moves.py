@@ -127,7 +127,7 @@ async def test_an_upstream_without_room_is_waited_for() -> None:
         await trio.sleep(0.1)
         await other.send(request)
         await trio.sleep(0.1)
-        assert w.proxy.pool.queue_length == 1
+        assert w.proxy.pools["default"].queue_length == 1
         assert (await free.ask(GET)).body == b"b"
         assert now_ms() == 200
         assert (await one.read_response()).body == b"a"
@@ -209,7 +209,7 @@ async def test_who_waits_for_an_upstream_that_is_drained_goes_on_waiting() -> No
         await trio.sleep(0.1)
         await other.send(request)
         await trio.sleep(0.1)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         assert (await one.read_response()).body == b"a"
         kept = await other.read_response()
         assert (kept.body, now_ms()) == (b"a", 2000)
@@ -221,7 +221,7 @@ async def test_a_draining_upstream_keeps_its_clients() -> None:
     async with world(upstreams=2, timeouts=only(), balance=STICKY) as w:
         every = serve(w)
         request = await stuck_to_a(w)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         for _ in range(4):
             kept = await answer(w, request)
             assert kept.body == b"a"
@@ -236,7 +236,7 @@ async def test_a_draining_upstream_that_dies_loses_its_clients() -> None:
     async with world(upstreams=2, timeouts=only(), balance=STICKY, retry=Retry()) as w:
         every = serve(w)
         request = await stuck_to_a(w)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         every[0].fault = "reset"
         moved = await answer(w, request)
         assert moved.body == b"b"
@@ -249,7 +249,7 @@ async def test_the_only_upstream_while_it_drains() -> None:
     async with world(timeouts=only(), balance=STICKY) as w:
         serve(w)
         request = await stuck_to_a(w)
-        w.proxy.pool.drain(A)
+        w.proxy.pools["default"].drain(A)
         assert (await answer(w, request)).body == b"a"
         refused = await answer(w)
         assert (refused.status, refused[b"retry-after"]) == (503, b"1")
@@ -293,10 +293,12 @@ async def test_a_cookie_goes_before_every_policy(policy: str) -> None:
     balance = Balance(policy=policy, sticky_cookie="route")
     async with world(upstreams=3, timeouts=only(), balance=balance) as w:
         every = serve(w)
-        cookies = {w.proxy.pool.member(upstream.name).cookie for upstream in w.upstreams}
+        cookies = {
+            w.proxy.pools["default"].member(upstream.name).cookie for upstream in w.upstreams
+        }
         assert len(cookies) == 3
         for upstream, server in zip(w.upstreams, every, strict=True):
-            value = w.proxy.pool.member(upstream.name).cookie.encode()
+            value = w.proxy.pools["default"].member(upstream.name).cookie.encode()
             request = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: route=" + value + b"\r\n\r\n"
             for _ in range(5):
                 assert (await answer(w, request)).body == server.body

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from trio_proxy.server.cores import usable_cores, worker_count
-from trio_proxy.settings import Settings, UpstreamSettings
-from trio_proxy.settings.root import Workers
+from trio_proxy.settings import Settings, UpstreamSettings, Workers
 
 CORES = len(os.sched_getaffinity(0))
 

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_proxy.server.workers.division import share_of, too_small
-from trio_proxy.settings import Limits, RateLimitSettings, Settings, UpstreamSettings
+from trio_proxy.settings import (
+    Limits,
+    PoolLimits,
+    PoolSettings,
+    RateLimitSettings,
+    RouteSettings,
+    Settings,
+    UpstreamSettings,
+)
 
 UPSTREAM = UpstreamSettings(host="127.0.0.1", port=9001)
 
@@ -38,6 +46,20 @@ def test_the_cap_of_an_upstream_is_divided() -> None:
     assert [each.max_conns for each in share.upstreams] == [None, 3]
 
 
+def test_each_pool_is_divided() -> None:
+    """Its own limits and caps; one without limits goes by the file's, which are divided once."""
+    capped = UpstreamSettings(host="127.0.0.1", port=9002, max_conns=5)
+    limits = PoolLimits(max_conns_per_upstream=10, max_queue=7, queue_ms=1)
+    pools = {
+        "own": PoolSettings(upstreams=(capped,), limits=limits),
+        "common": PoolSettings(upstreams=(UPSTREAM,)),
+    }
+    share = share_of(settings_with(pools=pools), 2).pools
+    assert share["own"].limits == attrs.evolve(limits, max_conns_per_upstream=5, max_queue=4)
+    assert [each.max_conns for each in share["own"].upstreams] == [3]
+    assert share["common"] == pools["common"]
+
+
 def test_a_rate_limit_of_our_own_is_divided() -> None:
     """Rate and burst; how many buckets a worker keeps is its own."""
     limit = RateLimitSettings(rate=5, burst=20, max_keys=10)
@@ -64,6 +86,18 @@ def test_everything_else_is_the_same() -> None:
     assert share != whole
     back = {name: getattr(whole, name) for name in ("limits", "upstreams", "rate_limit")}
     assert attrs.evolve(share, **back) == whole
+
+
+def test_small_caps_of_a_pool_are_told_with_its_name() -> None:
+    pool = PoolSettings(
+        upstreams=(UpstreamSettings(unix="/app.sock", max_conns=2),),
+        limits=PoolLimits(max_conns_per_upstream=3, max_queue=0),
+    )
+    settings = Settings(pools={"api": pool}, routes=(RouteSettings(pool="api"),))
+    assert dict(too_small(settings, 4)) == {
+        "pools.api.limits.max_conns_per_upstream": 3,
+        "pools.api.upstreams[0].max_conns": 2,
+    }
 
 
 @given(st.integers(1, 10_000), st.integers(1, 1024))

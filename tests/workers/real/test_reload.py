@@ -47,7 +47,9 @@ def test_all_workers_take_the_new_settings(tmp_path: Path) -> None:
         assert len(proxy.err.matching("Config reloaded")) == 1
         assert proxy.metrics()[SUCCESS] == 1
         names = {key for key in proxy.metrics() if key.startswith("proxy_upstream_requests_t")}
-        assert names == {f'proxy_upstream_requests_total{{upstream="127.0.0.1:{new.port}"}}'}
+        assert names == {
+            f'proxy_upstream_requests_total{{pool="default",upstream="127.0.0.1:{new.port}"}}'
+        }
         assert pids_of(proxy) == pids
 
 

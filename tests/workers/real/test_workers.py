@@ -47,9 +47,9 @@ def test_counters_add_up(tmp_path: Path, echo_port: int) -> None:
     assert values['proxy_responses_total{status_class="4xx"}'] == 30
     assert values["proxy_request_duration_seconds_count"] == 60
     upstream = f'upstream="127.0.0.1:{echo_port}"'
-    assert values[f"proxy_upstream_requests_total{{{upstream}}}"] == 60
-    assert values[f"proxy_upstream_up{{{upstream}}}"] == 1
-    assert values[f'proxy_upstream_connections{{state="idle",{upstream}}}'] == 2
+    assert values[f'proxy_upstream_requests_total{{pool="default",{upstream}}}'] == 60
+    assert values[f'proxy_upstream_up{{pool="default",{upstream}}}'] == 1
+    assert values[f'proxy_upstream_connections{{pool="default",state="idle",{upstream}}}'] == 2
     assert values["proxy_workers"] == 2
     assert values["proxy_worker_restarts_total"] == 0
 

@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from trio_proxy.http.addresses import Address
 from trio_proxy.net.channel import Channel, DescriptorsLost, Socket
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.telemetry.stats import Stats
 
 

@@ -25,7 +25,7 @@ from trio_proxy.server.workers.control import (
     Stop,
     SupervisorEnd,
 )
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.telemetry.stats import Stats
 
 log = logging.getLogger("trio_proxy.server")

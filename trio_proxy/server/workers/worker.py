@@ -24,6 +24,7 @@ from trio_proxy.net.shared import InheritingNetwork, close_sockets
 from trio_proxy.server import garbage
 from trio_proxy.server.files import fit_to_open_files
 from trio_proxy.server.proxy import Proxy
+from trio_proxy.server.reload import Logging
 from trio_proxy.server.serving import serving
 from trio_proxy.server.workers.control import (
     Adopt,
@@ -39,7 +40,7 @@ from trio_proxy.server.workers.control import (
     Stop,
     WorkerEnd,
 )
-from trio_proxy.settings.root import Settings
+from trio_proxy.settings import Settings
 from trio_proxy.telemetry import loggers
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.outputs import StreamSink
@@ -66,8 +67,9 @@ class Worker:
         self._supervisor = supervisor
         self._writer = writer
         self._settings = fit_to_open_files(settings)
-        self._network = InheritingNetwork(settings.dns.nameservers)
+        self._network = InheritingNetwork()
         self._proxy = Proxy(self._settings, self._network, writer.put, announce=lambda *_: None)
+        self._proxy.parts.insert(0, Logging(writer))
         self._adopted: dict[int, list[Listener]] = {}
         self._drain_asked = trio.Event()
         self._drain_scope = trio.CancelScope()
@@ -181,8 +183,6 @@ class Worker:
             log.exception("reload failed")
             answer = Refusal(repr(exc))
         else:
-            loggers.set_level(settings.logging.level)
-            self._writer.set_format(settings.logging.format)
             answer = Done()
         finally:
             self._network.close_unused()

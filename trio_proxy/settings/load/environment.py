@@ -8,11 +8,10 @@ from typing import Any, cast
 import attrs
 
 from trio_proxy.http.addresses import TcpAddress, UnixAddress
+from trio_proxy.settings import LoggingSettings, LogLevel, Settings, UpstreamSettings
 from trio_proxy.settings.load.problems import ConfigError, Problem
 from trio_proxy.settings.places import read_address
-from trio_proxy.settings.root import LoggingSettings, LogLevel, Settings
 from trio_proxy.settings.table import SettingError, quote
-from trio_proxy.settings.upstreams import UpstreamSettings
 
 ENVIRONMENT = "environment"
 COMMAND_LINE = "command line"
@@ -37,6 +36,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         "metrics_listen": reader.metrics_listen(),
         "upstreams": reader.upstreams(),
         "logging": reader.logging(),
+        "pools": {},
     }
     sound = {key: value for key, value in values.items() if value is not None}
     for error in Settings.conflicts(sound):

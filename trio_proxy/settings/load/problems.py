@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any, cast, get_args
 
@@ -13,13 +11,23 @@ from attrs import frozen
 from cattrs import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError
 from cattrs.errors import IterableValidationError
 
-from trio_proxy.settings.root import Settings
-from trio_proxy.settings.table import SettingError, quote, table_of
+from trio_proxy.settings import PoolSettings, RouteSettings, Settings
+from trio_proxy.settings.table import SettingError, key_text, named_tables_of, quote, table_of
 
 #: Keys of the published format whose behaviour does not exist yet: refused, never ignored.
 #: A key that comes to life leaves this table.
 NOT_SUPPORTED: dict[type, frozenset[str]] = {
-    Settings: frozenset({"pools", "routes", "listeners"}),
+    Settings: frozenset({"listeners", "middlewares"}),
+    PoolSettings: frozenset({"tls"}),
+    RouteSettings: frozenset(
+        {
+            *("host", "methods", "headers", "query"),
+            *("split", "split_cookie", "redirect", "respond", "static"),
+            *("wsgi", "wsgi_threads", "asgi", "mirror", "middlewares"),
+            *("strip_prefix", "add_prefix", "rewrite", "event_ms"),
+            *("timeouts", "limits", "retry", "rate_limit", "balance"),
+        }
+    ),
 }
 
 
@@ -76,7 +84,7 @@ def _steps(error: BaseValidationError) -> Iterator[tuple[Exception, str]]:
     """Each error of a group with the step that leads to it: ``.name``, ``[index]`` or nothing."""
     if isinstance(error, ClassValidationError):
         named, others = error.group_exceptions()
-        yield from ((exc, f".{note.name}") for exc, note in named)
+        yield from ((exc, f".{key_text(note.name)}") for exc, note in named)
     else:
         assert isinstance(error, IterableValidationError)
         indexed, others = error.group_exceptions()
@@ -94,7 +102,7 @@ def _missing(source: str, path: str, table: type, key: str) -> Problem:
 
 
 def _unknown(source: str, path: str, table: type, key: str) -> Problem:
-    where = _join(path, _key(key))
+    where = _join(path, key_text(key))
     if key in NOT_SUPPORTED.get(table, ()):
         return Problem(source, where, "is not supported by this version", "expected to be left out")
     known = [each.name for each in attrs.fields(table)]
@@ -130,6 +138,8 @@ def _table_below(name: str, kind: Any) -> tuple[type[attrs.AttrsInstance] | None
     """The settings class below the header of that name, and the header; None and "" if neither."""
     if table := table_of(kind):
         return cast("type[attrs.AttrsInstance]", table), f"[{name}]"
+    if named_tables_of(kind):
+        return None, f"[{name}.NAME]"  # what is in there can be elsewhere as well
     if table := table_of(get_args(kind)[0]) if get_args(kind) else None:
         return cast("type[attrs.AttrsInstance]", table), f"[[{name}]]"
     return None, ""
@@ -137,11 +147,3 @@ def _table_below(name: str, kind: Any) -> tuple[type[attrs.AttrsInstance] | None
 
 def _either(words: Iterable[str]) -> str:
     return " or ".join(", ".join(words).rsplit(", ", 1))
-
-
-def _key(key: str) -> str:
-    """A key as TOML writes it, so that any key is one word on one line."""
-    return key if _BARE_KEY.fullmatch(key) else json.dumps(key)
-
-
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")

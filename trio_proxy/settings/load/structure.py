@@ -13,24 +13,26 @@ from typing import Any, Literal, TypeAlias, cast, get_args, get_origin
 
 import attrs
 from cattrs import BaseValidationError, ClassValidationError, Converter
-from cattrs.errors import IterableValidationError
+from cattrs.errors import AttributeValidationNote, IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
 from trio_proxy.http.addresses import Address
+from trio_proxy.settings import Settings, TrustedPeer, Workers
+from trio_proxy.settings.load.inheritance import told_once, with_inherited_keys
 from trio_proxy.settings.load.problems import ConfigError, problems_in
 from trio_proxy.settings.places import read_address
-from trio_proxy.settings.root import Settings, TrustedPeer, Workers
-from trio_proxy.settings.table import SettingError, Table, show, table_of
+from trio_proxy.settings.table import SettingError, Table, named_tables_of, show, table_of
 
 Hook: TypeAlias = Callable[[Any, Any], Any]
 
 
 def structure(document: Mapping[str, Any], *, source: str) -> Settings:
     """Make settings of a document; raises ConfigError with all problems, named after ``source``."""
+    document, inherited = with_inherited_keys(document)
     try:
         return _CONVERTER.structure(document, Settings)
     except BaseValidationError as exc:
-        raise ConfigError(problems_in(exc, source)) from exc
+        raise ConfigError(told_once(problems_in(exc, source), inherited)) from exc
 
 
 def _converter() -> Converter:
@@ -40,6 +42,7 @@ def _converter() -> Converter:
     converter.register_structure_hook_func(lambda kind: _origin(kind) is Literal, _as_it_is)
     converter.register_structure_hook_factory(lambda kind: _origin(kind) is tuple, _array_hook)
     converter.register_structure_hook_factory(_is_table, _table_hook)
+    converter.register_structure_hook_factory(_is_named, _named_tables_hook)
     converter.register_structure_hook_factory(_is_optional_table, _optional_table_hook)
     converter.register_structure_hook_func(lambda kind: kind in (Address, Address | None), _address)
     converter.register_structure_hook_func(lambda kind: kind == TrustedPeer, _trusted_peer)
@@ -57,6 +60,10 @@ def _origin(kind: Any) -> Any:
 
 def _is_table(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Table)
+
+
+def _is_named(kind: Any) -> bool:
+    return named_tables_of(kind) is not None
 
 
 def _is_optional_table(kind: Any) -> bool:
@@ -96,6 +103,28 @@ def _table_hook(cls: Any, converter: Converter) -> Hook:
     return structure_table
 
 
+def _named_tables_hook(kind: Any, converter: Converter) -> Hook:
+    """Tables with names, as ``[pools.NAME]``. The names are for the validator of the key."""
+    cls = named_tables_of(kind)
+    structure_table = _table_hook(cls, converter)
+
+    def structure_tables(value: Any, _: Any) -> Any:
+        if not isinstance(value, dict):
+            raise SettingError("", f"is {show(value)}", "expected a table of tables")
+        found, errors = {}, []
+        for name, table in value.items():
+            try:
+                found[name] = structure_table(table, None)
+            except (SettingError, BaseValidationError) as exc:
+                exc.__notes__ = [AttributeValidationNote("in a table", name, cls)]
+                errors.append(exc)
+        if errors:
+            raise ClassValidationError("faulty tables", errors, dict)
+        return found
+
+    return structure_tables
+
+
 def _checked(key: attrs.Attribute[Any], converter: Converter) -> Hook:
     structure_value = converter.get_structure_hook(key.type)
 
@@ -120,12 +149,25 @@ def _sound_values(
             except IterableValidationError as exc:
                 values[name] = _sound_elements(table[name], hooks[name], exc)
             except (SettingError, BaseValidationError):
-                continue
+                if not _is_named(key.type) or not isinstance(table[name], dict):
+                    continue
+                values[name] = {
+                    each: _one_sound(hooks[name], each, inner)
+                    for each, inner in table[name].items()
+                }
         elif isinstance(default := key.default, attrs.Factory):  # type: ignore[arg-type]
             values[name] = cast("Any", default).factory()
         elif key.default is not attrs.NOTHING:
             values[name] = key.default
     return values
+
+
+def _one_sound(hook: Hook, name: str, table: Any) -> Any:
+    """One table of those with names; None if it is faulty."""
+    try:
+        return hook({name: table}, None)[name]
+    except (SettingError, BaseValidationError):
+        return None
 
 
 def _sound_elements(

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import tomli
 
+from trio_proxy.settings import Settings
 from trio_proxy.settings.load.environment import from_environment, override
 from trio_proxy.settings.load.problems import ConfigError, Problem
 from trio_proxy.settings.load.structure import structure
-from trio_proxy.settings.root import Settings
 
 __all__ = [
     "ConfigError",

@@ -95,6 +95,19 @@ class Directory:
         self._targets: dict[str, set[str]] = {}
         self._addresses: dict[str, Sequence[str]] = {}
 
+    def asking(self, network: Network) -> Directory:
+        """One that knows what this one knows, and asks another network from now on."""
+        other = Directory(network)
+        other._names, other._failing = set(self._names), set(self._failing)
+        other._targets, other._addresses = dict(self._targets), dict(self._addresses)
+        return other
+
+    def take_over(self, other: Directory) -> None:
+        """Ask whom the other one asks, and know what it knows."""
+        self.network = other.network
+        self._names, self._failing = other._names, other._failing
+        self._targets, self._addresses = other._targets, other._addresses
+
     def keep(self, specs: Collection[Spec]) -> None:
         """Forget all but the names of the configuration in force."""
         self._names = {str(spec) for spec in specs}

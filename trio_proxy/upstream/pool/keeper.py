@@ -34,16 +34,26 @@ class Keeper:
         #: Told the name of an upstream that has gone for good.
         self._forget = forget
         self._scopes: dict[Hashable, trio.CancelScope] = {}
+        self.is_finishing = False
+        #: Set when `run` has come to its end.
+        self.finished = trio.Event()
 
     async def run(self) -> None:
-        """Keep the pool until cancelled."""
+        """Keep the pool until cancelled, or until it is finished with."""
         async with trio.open_nursery() as nursery:
-            for work in (self._pool.reap_idle, self._pool.serve_in_time):
-                nursery.start_soon(self._guard, work, trio.CancelScope())
-            while True:
+            while not self.is_finishing:
                 self._pool.changed = trio.Event()
                 self._reconcile(nursery)
                 await self._pool.changed.wait()
+            self._reconcile(nursery)
+            for scope in self._scopes.values():
+                scope.cancel(reason="the pool is gone")
+        self.finished.set()
+
+    def finish(self) -> None:
+        """See off what is no member any more, and end."""
+        self.is_finishing = True
+        self._pool.changed.set()
 
     def _reconcile(self, nursery: trio.Nursery) -> None:
         for upstream in self._pool.membership.take_retired():
@@ -57,7 +67,7 @@ class Keeper:
 
     def _wanted(self) -> dict[Hashable, Work]:
         pool, plan = self._pool, self._pool.plan
-        wanted: dict[Hashable, Work] = {}
+        wanted: dict[Hashable, Work] = {work: work for work in (pool.reap_idle, pool.serve_in_time)}
         if (checks := plan.checks) is not None:
             for member in pool.members:
                 wanted[member, checks] = functools.partial(
@@ -89,11 +99,11 @@ class Keeper:
         try:
             await self._let_go(upstream)
         except Exception:
-            log.exception("internal error in seeing upstream %s off", upstream.name)
+            log.exception("internal error in seeing upstream %s off", upstream.label)
 
     async def _let_go(self, upstream: Member) -> None:
         """See an upstream off that is no longer a member: its exchanges have the drain's time."""
-        log.info("upstream %s removed, %d exchanges left", upstream.name, len(upstream.leased))
+        log.info("upstream %s removed, %d exchanges left", upstream.label, len(upstream.leased))
         turn = upstream.retirements
         with trio.move_on_after(self._pool.plan.drain_seconds):
             await upstream.wait_until_unused()

@@ -52,12 +52,15 @@ class Member:
         freed: Callable[[], None],
         changed: Callable[[], None],
         room_changed: Callable[[], None],
+        label: str = "",
     ) -> None:
         self.address = address
         self.name = str(address)
+        #: What the log calls it.
+        self.label = label or self.name
         self.seed = seed_of(self.name)
         self.host_field = self._host_field(rules)
-        self.condition = Condition(self.name, rules, health, gauges, self._condition_changed)
+        self.condition = Condition(self.label, rules, health, gauges, self._condition_changed)
         self.weight = float(rules.weight)
         self.base_weight = rules.weight
         self.backup = rules.backup

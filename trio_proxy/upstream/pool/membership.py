@@ -87,7 +87,7 @@ class Membership:
             if member is None:
                 member = self._make(address, rules)
                 if not is_first:
-                    log.info("upstream %s added", member.name)
+                    log.info("upstream %s added", member.label)
                     member.condition.start_slowly(trio.current_time())
             elif is_reload or is_back or rules != member.rules:
                 health, idle_seconds = self._plan.health, self._plan.idle_seconds

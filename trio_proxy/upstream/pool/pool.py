@@ -21,11 +21,10 @@ from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.addresses import Address
 from trio_proxy.http.client import Client
 from trio_proxy.http.messages import Request
-from trio_proxy.net.network import Network
 from trio_proxy.policy.balance import make_balancer
 from trio_proxy.policy.retry_budget import RetryBudget
 from trio_proxy.telemetry.complaint import Complaint
-from trio_proxy.upstream.pool.discovery import Directory, Endpoint, Spec, is_name
+from trio_proxy.upstream.pool.discovery import Directory, Endpoint, Spec
 from trio_proxy.upstream.pool.keys import key_reader
 from trio_proxy.upstream.pool.member import Gauges, Member
 from trio_proxy.upstream.pool.membership import Membership
@@ -41,22 +40,26 @@ log = logging.getLogger("trio_proxy.upstream")
 class Pool:
     """One named pool.
 
-    ``gauges_of`` gives the counters of an upstream by its name; ``queue_lengths`` is where the pool
-    shows how many requests wait.
+    ``directory`` looks up the names of its upstreams. ``gauges_of`` gives the counters of one by
+    its name; ``queue_lengths`` is where the pool shows how many requests wait. ``label`` is what
+    the log adds to the name of an upstream.
     """
 
     def __init__(
         self,
         name: str,
         plan: PoolRules,
-        network: Network,
+        directory: Directory,
         gauges_of: Callable[[str], Gauges],
         queue_lengths: dict[str, int],
+        label: str = "",
     ) -> None:
         self.name = name
+        #: Requests that have come to this pool and have not ended.
+        self.in_flight = 0
         self.membership = Membership(plan, self._new_member)
         self.plan = plan
-        self.directory = Directory(network)
+        self.directory = directory
         self.random = random.random
         self.budget = RetryBudget(plan.budget_percent)
         self.queue = Queue(name, self._maybe_assign, queue_lengths)
@@ -64,11 +67,13 @@ class Pool:
         self.changed = trio.Event()
         self.sticky: Sticky | None = None
         self._gauges_of = gauges_of
+        self._label = label
         self._own_secret = secrets.token_hex()
         self._picker = Picker(name, make_balancer(plan.policy), self.random)
         self._key_of = key_reader(plan.policy, plan.key)
         self._budget_spent = Complaint(log)
         self._attention = trio.Event()
+        self._unused = trio.Event()
         self._reaper_wakeup = trio.Event()
         self._reaper_parked = False
 
@@ -87,18 +92,17 @@ class Pool:
 
     # Configuration
 
-    async def look_up(self, plan: PoolRules) -> Mapping[Spec, Sequence[Endpoint]]:
-        """Ask DNS for the names of a plan, before `apply`; takes bounded time.
+    def unknown_names(self, plan: PoolRules) -> Sequence[Spec]:
+        """The names of a plan that DNS has to be asked for before `apply`.
 
         Those that are known are asked for again only if nobody else does so, or others are asked.
         """
-        names = [spec for spec in plan.members if is_name(spec)]
-        if plan.is_refreshed_like(self.plan):
-            names = [spec for spec in names if not self.membership.knows(spec)]
-        return await self.directory.look_up_all(names) if names else {}
+        if not plan.is_refreshed_like(self.plan):
+            return plan.names
+        return [spec for spec in plan.names if not self.membership.knows(spec)]
 
     def apply(self, plan: PoolRules, found: Mapping[Spec, Sequence[Endpoint]]) -> None:
-        """Take on a new plan, and what `look_up` found for it.
+        """Take on a new plan, and what was found for its names.
 
         An upstream that stays keeps its connections and its health; a lowered cap is reached as
         leases end. One that is named no longer takes no more requests.
@@ -137,6 +141,7 @@ class Pool:
             freed=self.queue.serve,
             changed=self._condition_changed,
             room_changed=self._picker.room_changed,
+            label=f"{address}{self._label}",
         )
         member.idle_seconds = self.plan.idle_seconds
         return member
@@ -185,6 +190,22 @@ class Pool:
         self.member(name).set_weight(weight)
 
     # Requests
+
+    def entered(self) -> None:
+        """A request has come; `left` has to follow."""
+        self.in_flight += 1
+
+    def left(self) -> None:
+        """A request has ended."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._unused.set()
+
+    async def wait_until_unused(self) -> None:
+        """Wait until no request is in flight."""
+        while self.in_flight:
+            self._unused = trio.Event()
+            await self._unused.wait()
 
     def choice_for(self, request: Request, client: Client) -> Choice:
         """What a request asks of the balancer."""

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from trio_proxy.policy.breaker import BreakerRules
 from trio_proxy.policy.retry import RetryRules
-from trio_proxy.upstream.pool.discovery import Spec
+from trio_proxy.upstream.pool.discovery import Spec, is_name
 
 
 @frozen(kw_only=True)
@@ -88,6 +88,11 @@ class PoolRules:
     refresh_seconds: float = math.inf
     #: Whom names are asked of; none is the system.
     nameservers: Sequence[str] = ()
+
+    @property
+    def names(self) -> Sequence[Spec]:
+        """What DNS has to be asked for."""
+        return [spec for spec in self.members if is_name(spec)]
 
     def is_refreshed_like(self, other: PoolRules) -> bool:
         """Whether names are looked up by themselves, and of the same servers."""

@@ -1,13 +1,12 @@
-"""The addresses a proxy listens on, and how they change without refusing a connection."""
+"""The addresses that are listened on, and how they change without refusing a connection."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from attrs import frozen
-
 from trio_proxy.http.addresses import Address, TcpAddress
+from trio_proxy.settings import Settings
 
 #: An address as it is configured, and which of several equal ones: port 0 can be asked for twice.
 ListenKey: TypeAlias = tuple[Address, int]
@@ -34,25 +33,26 @@ class Binder(Protocol[L_co]):
         ...
 
 
-@frozen
-class Change(Generic[L]):
-    """A set of listeners, in the order of the settings, ready to take the place of another."""
-
-    bound: dict[ListenKey, L]
-    fresh: list[L]
-
-    def abandon(self) -> None:
-        """Close what was bound for it."""
-        for listener in self.fresh:
-            listener.close()
-
-
 class Listeners(Generic[L]):
-    """Bound listeners in the order of the settings."""
+    """Bound listeners in the order of the settings, on the addresses that ``wanted`` finds there.
 
-    def __init__(self, binder: Binder[L]) -> None:
+    ``opened`` is told of each one that is new and in force, ``closed`` of each that is given up.
+    """
+
+    def __init__(
+        self,
+        binder: Binder[L],
+        wanted: Callable[[Settings], Sequence[Address]],
+        opened: Callable[[L], None],
+        closed: Callable[[L], None],
+    ) -> None:
         self._binder = binder
+        self._wanted = wanted
+        self._opened = opened
+        self._closed = closed
         self._bound: dict[ListenKey, L] = {}
+        self._prepared: dict[ListenKey, L] = {}
+        self._fresh: list[L] = []
 
     @property
     def addresses(self) -> list[Address]:
@@ -64,21 +64,43 @@ class Listeners(Generic[L]):
         """The listeners themselves."""
         return list(self._bound.values())
 
-    async def prepare(self, wanted: Sequence[Address]) -> Change[L]:
-        """Bind what is new among ``wanted``. Raises OSError, and then leaves nothing new bound."""
+    @property
+    def prepared(self) -> list[L]:
+        """Those that there will be after a `commit`."""
+        return list(self._prepared.values())
+
+    async def prepare(self, settings: Settings) -> None:
+        """Bind what is new. Raises OSError, and then leaves nothing new bound."""
+        wanted = self._wanted(settings)
         kept = self._keep(wanted)
-        change: Change[L] = Change({}, [])
+        self._prepared, self._fresh = {}, []
         try:
             for key in _keys(wanted):
                 if key in kept:
-                    change.bound[key] = kept[key]
+                    self._prepared[key] = kept[key]
                 else:
-                    change.fresh.append(listener := await self._binder.listen(key[0]))
-                    change.bound[key] = listener
+                    self._fresh.append(listener := await self._binder.listen(key[0]))
+                    self._prepared[key] = listener
         except BaseException:
-            change.abandon()
+            self.abandon()
             raise
-        return change
+
+    def abandon(self) -> None:
+        """Close what was bound for it."""
+        for listener in self._fresh:
+            listener.close()
+        self._prepared, self._fresh = {}, []
+
+    def commit(self) -> None:
+        """Give up what is wanted no longer; serve what is new."""
+        gone = [old for old in self._bound.values() if old not in self._prepared.values()]
+        self._bound, fresh = self._prepared, self._fresh
+        self._prepared, self._fresh = {}, []
+        for listener in gone:
+            listener.close()
+            self._closed(listener)
+        for listener in fresh:
+            self._opened(listener)
 
     def _keep(self, wanted: Sequence[Address]) -> dict[ListenKey, L]:
         """Those whose address stays; a port that the system chose can be named by its number.
@@ -92,14 +114,6 @@ class Listeners(Generic[L]):
             if same:
                 kept[key] = left.pop(key if key in same else same[0])
         return kept
-
-    def swap(self, change: Change[L]) -> list[Address]:
-        """Put a change in force; the addresses that are given up."""
-        gone = [old for old in self._bound.values() if old not in change.bound.values()]
-        for listener in gone:
-            listener.close()
-        self._bound = change.bound
-        return [listener.address for listener in gone]
 
     def close(self) -> None:
         """Close them all."""
