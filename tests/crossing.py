@@ -49,13 +49,14 @@ def sent(
 ) -> list[Field]:
     """What goes to the upstream."""
     request = request_with(*fields, **attributes)
-    return upstream_fields(
+    fields = upstream_fields(
         request,
         origin(request, peer, rules),
         rules,
         upstream_host=b"up.example:81",
         remaining_seconds=remaining,
     )
+    return list(fields)
 
 
 def values(fields: list[Field], name: bytes) -> list[bytes]:

@@ -247,8 +247,8 @@ class Connection:
             and not self._service.draining
         )
         head, body = refusal(failure, exchange, request, self._plan.rules)
-        if self._sink is not None and self._sink.extra_fields:
-            head.fields = [*head.fields, *self._sink.fields_for_refusal]
+        if self._sink is not None:
+            head.fields.extend(self._sink.fields_for_refusal)
         data = self._wire.encode_refusal(head, body, keep_alive=keep_alive)
         watchdog = Watchdog(Deadlines(self._plan.seconds), self._service.timers)
         with watchdog:

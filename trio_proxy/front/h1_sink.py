@@ -106,7 +106,7 @@ class H1Sink:
         self._started = True
         self._exchange.status = head.status
         if self.extra_fields:
-            head.fields = [*head.fields, *self._extra_beside(head.fields)]
+            self._add_extra(head)
         self._pending.append(self._wire.encode_head(head, keep_alive=self.keep_alive))
 
     @property
@@ -114,14 +114,15 @@ class H1Sink:
         """The extra fields that an answer of the proxy's own has, too: the rate limit's."""
         return [field for field in self.extra_fields if _is_of_rate_limit(field)]
 
-    def _extra_beside(self, fields: Fields) -> list[Field]:
-        """The extra fields; those of a rate limit only where an upstream says nothing of its own.
+    def _add_extra(self, head: ResponseHead) -> None:
+        """Add the extra fields; a rate limit's only where an upstream says nothing of its own.
 
         They are one statement, which must not be mixed with another.
         """
-        if any(name.lower().startswith(_RATE_LIMIT) for name, _ in fields):
-            return [field for field in self.extra_fields if not _is_of_rate_limit(field)]
-        return self.extra_fields
+        has_own = any(_is_of_rate_limit(field) for field in head.fields)
+        for field in self.extra_fields:
+            if not (has_own and _is_of_rate_limit(field)):
+                head.fields.add(*field)
 
     def write(self, data: bytes) -> None:
         self._pending.extend(self._wire.encode_data(data))
@@ -170,7 +171,7 @@ class H1Sink:
         self._exchange.status = head.status
         self._exchange.head_sent = True
         self.switched = True
-        head.fields = [*head.fields, *self._extra_beside(head.fields)]
+        self._add_extra(head)
         await self._send(self._wire.encode_interim(head))
         self.watchdog.deadlines.stop_total()
         self.watchdog.due = math.inf

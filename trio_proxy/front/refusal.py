@@ -11,7 +11,7 @@ import time
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.dates import http_date
 from trio_proxy.http.errors import ProxyError
-from trio_proxy.http.messages import Field, Request, ResponseHead, first_value, list_members
+from trio_proxy.http.messages import Field, Request, ResponseHead, list_members
 from trio_proxy.policy.forwarding import PROXY_NAME, HeaderRules
 
 #: What a client is told to wait at least before it comes again after a 429 or 503, in seconds.
@@ -27,7 +27,7 @@ def refusal(
     """The response for a failure, without framing: it names the phase and no internals."""
     verdict = error.reason.value
     phrase = _PHRASES.get(verdict.status) or http.HTTPStatus(verdict.status).phrase
-    accept = first_value(request.fields, b"accept") if request is not None else None
+    accept = request.fields.get(b"accept") if request is not None else None
     if accept is not None and _prefers_json(accept):
         kind = b"application/json"
         body = _json_body(verdict.status, phrase, verdict.text, error, exchange)

@@ -9,7 +9,7 @@ import trio
 from trio_proxy.exchange.contract import Sink
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.handlers.respond import respond
-from trio_proxy.http.messages import Request, first_value
+from trio_proxy.http.messages import Request
 from trio_proxy.policy.forwarding import Origin
 
 
@@ -34,7 +34,7 @@ class MetricsHandler:
             allow = ((b"Allow", b"GET, HEAD"),)
             await respond(sink, request, 405, "text/plain; charset=utf-8", b"GET only\n", allow)
             return
-        accept = (first_value(request.fields, b"accept") or b"").decode("latin-1")
+        accept = request.fields.get(b"accept", b"").decode("latin-1")
         sink.watchdog.arm("read")
         body, content_type = await trio.to_thread.run_sync(
             self._render, accept, limiter=self._limiter

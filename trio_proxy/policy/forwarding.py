@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from trio_proxy.http.messages import Request, first_value
+from trio_proxy.http.messages import Request
 
 IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -117,19 +117,18 @@ def origin_of(request: Request, peer: str, rules: HeaderRules, *, trusted: bool)
         return Origin(peer, new_trace_id(), here, b"http", request.host, trusted=False)
     chain = [
         hop.strip(b" \t")
-        for name, value in request.fields
-        if name.lower() == b"x-forwarded-for"
+        for value in request.fields.get_all(b"x-forwarded-for")
         for hop in value.split(b",")
         if hop.strip(b" \t")
     ]
-    trace_id = first_value(request.fields, b"x-trace-id") or b""
-    proto = (first_value(request.fields, b"x-forwarded-proto") or b"").lower()
+    trace_id = request.fields.get(b"x-trace-id", b"")
+    proto = request.fields.get(b"x-forwarded-proto", b"").lower()
     return Origin(
         client_ip=_nearest_untrusted(chain, peer, rules),
         trace_id=trace_id.decode() if _TRACE_ID.fullmatch(trace_id) else new_trace_id(),
         forwarded_for=b", ".join([*chain, here]),
         proto=proto if proto in (b"http", b"https") else b"http",
-        host=first_value(request.fields, b"x-forwarded-host") or request.host,
+        host=request.fields.get(b"x-forwarded-host") or request.host,
         trusted=True,
     )
 
@@ -169,8 +168,8 @@ def passes_through_us(request: Request) -> int:
 
 def inherited_budget(request: Request, rules: HeaderRules) -> float | None:
     """Seconds that a trusted peer's deadline header or ``grpc-timeout`` leaves, or None."""
-    grpc = _grpc_budget(first_value(request.fields, b"grpc-timeout"))
-    value = first_value(request.fields, rules.deadline_key) if rules.deadline_header else None
+    grpc = _grpc_budget(request.fields.get(b"grpc-timeout"))
+    value = request.fields.get(rules.deadline_key) if rules.deadline_header else None
     if value is None or _MILLISECONDS.fullmatch(value) is None:
         return grpc
     own = int(value) / 1000

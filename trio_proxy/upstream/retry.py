@@ -12,7 +12,7 @@ import time
 import trio
 
 from trio_proxy.http.errors import ProxyError
-from trio_proxy.http.messages import Fields, ResponseHead, first_value
+from trio_proxy.http.messages import Fields, ResponseHead
 from trio_proxy.http.phases import Phase
 from trio_proxy.policy.backoff import full_jitter, retry_after_seconds
 from trio_proxy.policy.retry import MAX_PAUSE_SECONDS, condition_of, was_sent
@@ -104,7 +104,7 @@ class Attempts:
         if head.status < 400:
             return head
         if head.status in (429, 503):
-            value = first_value(head.fields, b"retry-after") or b""
+            value = head.fields.get(b"retry-after", b"")
             pause = retry_after_seconds(value, time.time()) or 0.0
         else:
             pause = 0.0
