@@ -50,7 +50,7 @@ def sent(
 ) -> list[Field]:
     """What goes to the upstream."""
     request = request_with(*fields, **attributes)
-    return upstream_fields(
+    fields = upstream_fields(
         request,
         client(request, peer, rules),
         rules,
@@ -58,6 +58,7 @@ def sent(
         upstream_host=b"up.example:81",
         remaining_seconds=remaining,
     )
+    return list(fields)
 
 
 def values(fields: list[Field], name: bytes) -> list[bytes]:

@@ -13,6 +13,7 @@ from attrs import define, field
 from trio_proxy.codec.h1.requests import HeadLimits
 from trio_proxy.codec.h1.wire import ClientWire, ServerWire
 from trio_proxy.http.errors import ProtocolError, Reason
+from trio_proxy.http.headers import Headers
 from trio_proxy.http.messages import Fields, Request, ResponseHead
 
 LIMITS = HeadLimits()
@@ -133,9 +134,10 @@ def asked(
     wire = ClientWire(limits)
     wish = b"Connection: upgrade\r\nUpgrade: %s\r\n" % upgrade if upgrade else b""
     request = parsed(b"%s / HTTP/1.1\r\n%s%s\r\n" % (method, HOST, wish))
-    fields = [(b"Host", b"example.com")]
+    fields = Headers([(b"Host", b"example.com")])
     if upgrade:
-        fields += [(b"Connection", b"upgrade"), (b"Upgrade", upgrade)]
+        fields.add(b"Connection", b"upgrade")
+        fields.add(b"Upgrade", upgrade)
     wire.encode_head(request, fields, limits)
     wire.encode_end()
     return wire

@@ -17,7 +17,6 @@ from trio_proxy.http.messages import (
     Framing,
     Request,
     ResponseHead,
-    first_value,
     list_members,
 )
 from trio_proxy.policy.forwarding import PROXY_NAME, HeaderRules
@@ -42,7 +41,7 @@ def refusal(
     """
     verdict = error.reason.value
     phrase = _PHRASES.get(verdict.status) or http.HTTPStatus(verdict.status).phrase
-    accept = first_value(request.fields, b"accept") if request is not None else None
+    accept = request.fields.get(b"accept") if request is not None else None
     if accept is not None and _prefers_json(accept):
         kind = b"application/json"
         body = _json_body(verdict.status, phrase, verdict.text, error, exchange)

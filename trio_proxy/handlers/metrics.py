@@ -9,7 +9,7 @@ import trio
 from trio_proxy.exchange.contract import Sink
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.handlers.respond import respond
-from trio_proxy.http.messages import Request, first_value
+from trio_proxy.http.messages import Request
 
 
 class MetricsHandler:
@@ -30,7 +30,7 @@ class MetricsHandler:
         if request.method not in (b"GET", b"HEAD"):
             await respond(exchange, sink, 405, "GET only\n", fields=((b"Allow", b"GET, HEAD"),))
             return
-        accept = (first_value(request.fields, b"accept") or b"").decode("latin-1")
+        accept = request.fields.get(b"accept", b"").decode("latin-1")
         body, content_type = await trio.to_thread.run_sync(
             self._render, accept, limiter=self._limiter
         )

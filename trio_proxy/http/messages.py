@@ -1,17 +1,18 @@
 """HTTP messages as plain values: what the wire produced and what a handler pushes into a sink.
 
-Header fields are kept as an ordered sequence of ``(name, value)`` byte pairs, names with the
-letter case they arrived in: order, case and repeats of end-to-end fields are part of the message.
+Their fields are `Headers` of their own: those that a message is made with are copied. Trailers are
+bare sequences of ``(name, value)`` byte pairs.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeAlias
 
-Field: TypeAlias = tuple[bytes, bytes]
-Fields: TypeAlias = Sequence[Field]
+from trio_proxy.http.headers import Field as Field
+from trio_proxy.http.headers import Fields as Fields
+from trio_proxy.http.headers import Headers
 
 #: A piece of a body. A memoryview is of a shared buffer, and only valid until the next await.
 Chunk: TypeAlias = bytes | bytearray | memoryview
@@ -123,6 +124,9 @@ class Request:
     ``b"1.1"``. ``options`` are the members of Connection, in lower case, and ``via`` the values of
     Via. ``upgrade`` is the protocol asked for, empty when none may be switched to. ``body`` says
     how the body is framed; ``content`` gives it out.
+
+    What these attributes tell goes by them to the upstream: a change of Host, Connection, Expect,
+    Upgrade or the framing among the ``fields`` does not change it.
     """
 
     __slots__ = (
@@ -146,7 +150,7 @@ class Request:
         target: bytes,
         version: bytes,
         host: bytes,
-        fields: Fields,
+        fields: Iterable[tuple[bytes | str, bytes | str]],
         body: Body,
         keep_alive: bool,
         options: Sequence[bytes] = (),
@@ -158,7 +162,7 @@ class Request:
         self.target = target
         self.version = version
         self.host = host
-        self.fields = fields
+        self.fields = Headers(fields)
         self.body = body
         self.keep_alive = keep_alive
         self.options = options
@@ -194,7 +198,7 @@ class ResponseHead:
     def __init__(
         self,
         status: int,
-        fields: Fields,
+        fields: Iterable[tuple[bytes | str, bytes | str]],
         reason: bytes = b"",
         version: bytes = b"1.1",
         body: Body = NO_BODY,
@@ -204,7 +208,7 @@ class ResponseHead:
         upgrade: bytes = b"",
     ) -> None:
         self.status = status
-        self.fields = fields
+        self.fields = Headers(fields)
         self.reason = reason
         self.version = version
         self.body = body
@@ -215,24 +219,6 @@ class ResponseHead:
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} {self.body!r}>"
-
-
-def first_value(fields: Iterable[Field], lower_name: bytes) -> bytes | None:
-    """The value of the first field of that (lower-case) name, or None."""
-    for name, value in fields:
-        if name.lower() == lower_name:
-            return value
-    return None
-
-
-def cookie_values(fields: Iterable[Field], prefix: bytes) -> Iterator[bytes]:
-    """The cookies whose ``NAME=`` is the prefix (RFC 6265 §4.2); there may be several (§5.4)."""
-    for name, value in fields:
-        if name.lower() == b"cookie":
-            for pair in value.split(b";"):
-                cookie = pair.strip(b" \t")
-                if cookie.startswith(prefix):
-                    yield cookie[len(prefix) :]
 
 
 def list_members(value: bytes) -> list[bytes]:

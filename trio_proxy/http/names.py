@@ -34,14 +34,8 @@ INVALID = 1 << 13
 #: What is read off a head.
 INTERPRETED = HOST | CONNECTION | CONTENT_LENGTH | TRANSFER_ENCODING | UPGRADE | EXPECT | VIA
 
-#: What a state machine acts upon or would refuse, so that it must not be written past it.
-OF_STATE_MACHINE = (
-    HOST | CONNECTION | CONTENT_LENGTH | TRANSFER_ENCODING | UPGRADE | EXPECT | INVALID
-)
-
-#: What does not simply go on to the upstream, or to the client.
-SET_ASIDE_IN_REQUESTS = HOP_BY_HOP | TRACE_ID | REWRITTEN | FORWARDING | GRPC_TIMEOUT
-SET_ASIDE_IN_RESPONSES = HOP_BY_HOP | TRACE_ID
+#: What a state machine acts upon, so that it must not be written past it.
+OF_STATE_MACHINE = HOST | CONNECTION | CONTENT_LENGTH | TRANSFER_ENCODING | UPGRADE | EXPECT
 
 _EXACT = {
     b"host": HOST,

@@ -2,8 +2,8 @@
 
 Hop-by-hop fields end here (RFC 9110 §7.6.1), and so does every forwarding field that a client
 without our trust sent: a field that an upstream may believe is either from a trusted proxy or
-from us. What a name means, `trio_proxy.http.names` tells; heads that come from the wire are sorted
-by it already (`SortedFields`), so for most of them there is nothing left to decide.
+from us. The rules are about the kinds that `trio_proxy.http.names` knows of a name; `Headers` knows
+which of its fields have kinds, so at the others nobody has to look.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from functools import lru_cache
 
 from trio_proxy.http.client import Client
 from trio_proxy.http.dates import http_date
-from trio_proxy.http.headers import RelayedFields, SortedFields
-from trio_proxy.http.messages import Field, Fields, Request, ResponseHead, first_value
+from trio_proxy.http.headers import Field, Fields, Headers
+from trio_proxy.http.messages import Request, ResponseHead
 from trio_proxy.http.names import (
+    CONNECTION,
     DATE,
+    EXPECT,
     FORWARDING,
     GRPC_TIMEOUT,
     HOP_BY_HOP,
     REWRITTEN,
     TRACE_ID,
+    UPGRADE,
+    VIA,
     key_of,
     kinds_of,
 )
@@ -61,61 +65,48 @@ def upstream_fields(
     trace_id: str,
     upstream_host: bytes,
     remaining_seconds: float,
-) -> Fields:
+) -> Headers:
     """The fields of the request that goes to the upstream, without the framing field."""
     host = request.host if rules.preserve_host and request.host else upstream_host
-    own: list[Field] = [
-        (b"Host", host),
-        (b"X-Forwarded-For", client.forwarded_for),
-        (b"X-Forwarded-Proto", client.scheme),
+    own = [
+        b"X-Forwarded-For: " + client.forwarded_for,
+        b"X-Forwarded-Proto: " + client.scheme,
+        b"X-Real-IP: " + client.address.encode(),
+        b"X-Trace-ID: " + trace_id.encode(),
+        _via(request.version),
     ]
     if client.host:
-        own.append((b"X-Forwarded-Host", client.host))
-    own += (
-        (b"X-Real-IP", client.address.encode()),
-        (b"X-Trace-ID", trace_id.encode()),
-        _via(request.version),
-    )
+        own.insert(2, b"X-Forwarded-Host: " + client.host)
+    kinds = REWRITTEN | TRACE_ID | VIA
     if rules.forwarded:
-        own.append((b"Forwarded", forwarded_element(client)))
-    if rules.deadline_header and not math.isinf(remaining_seconds):
+        own.append(b"Forwarded: " + forwarded_element(client))
+        kinds |= FORWARDING
+    is_bounded = not math.isinf(remaining_seconds)
+    if rules.deadline_header and is_bounded:
         milliseconds = max(0, int(remaining_seconds * 1000))
-        own.append((rules.deadline_header, b"%d" % milliseconds))
+        own.append(b"%b: %d" % (rules.deadline_header, milliseconds))
+        kinds |= kinds_of(rules.deadline_header)
     if request.expects_continue:
-        own.append((b"Expect", b"100-continue"))
+        own.append(b"Expect: 100-continue")
+        kinds |= EXPECT
     if request.upgrade:
-        own += ((b"Connection", b"upgrade"), (b"Upgrade", request.upgrade))
-    read = request.fields
-    unusual = GRPC_TIMEOUT | FORWARDING if client.is_trusted else GRPC_TIMEOUT
-    if isinstance(read, SortedFields) and not (
-        read.kinds & unusual or rules.deadline_key or _declared_hop_by_hop(request.options)
-    ):
-        return RelayedFields(read, own, 1)
-    crossing = _crossing(request, client, rules, remaining_seconds)
-    return [own[0], *crossing, *own[1:]]
+        own += (b"Connection: upgrade", b"Upgrade: " + request.upgrade)
+        kinds |= CONNECTION | UPGRADE
 
-
-def _crossing(
-    request: Request, client: Client, rules: HeaderRules, remaining_seconds: float
-) -> list[Field]:
-    """The client's own fields that go on to the upstream."""
+    ending = HOP_BY_HOP | TRACE_ID | REWRITTEN
+    if not client.is_trusted:
+        # `grpc-timeout` is told anew if there is a budget: the upstream may believe us, so a
+        # stranger must not speak through us.
+        ending |= FORWARDING if is_bounded else FORWARDING | GRPC_TIMEOUT
     dropped = _declared_hop_by_hop(request.options)
-    crossing = []
-    for field in request.fields:
-        kinds, name = kinds_of(field[0]), key_of(field[0])
-        if kinds & (HOP_BY_HOP | TRACE_ID | REWRITTEN) or name in dropped:
-            continue
-        if kinds & GRPC_TIMEOUT:
-            # It is told anew: the upstream may believe us, so a stranger must not speak through us.
-            if not math.isinf(remaining_seconds):
-                crossing.append((field[0], grpc_timeout(remaining_seconds)))
-                continue
-            if not client.is_trusted:
-                continue
-        if name == rules.deadline_key or (kinds & FORWARDING and not client.is_trusted):
-            continue
-        crossing.append(field)
-    return crossing
+    if rules.deadline_key:
+        dropped |= {rules.deadline_key}
+    fields = request.fields.without(ending, dropped)
+    if is_bounded and fields.kinds & GRPC_TIMEOUT:
+        fields.rewrite(GRPC_TIMEOUT, grpc_timeout(remaining_seconds))
+    fields.put_host(host)
+    fields.extend_lines(own, kinds)
+    return fields
 
 
 def _declared_hop_by_hop(options: Sequence[bytes]) -> frozenset[bytes]:
@@ -129,43 +120,32 @@ _NOTHING: frozenset[bytes] = frozenset()
 
 
 @lru_cache(maxsize=8)
-def _via(version: bytes) -> Field:
-    return (b"Via", version + b" " + PROXY_NAME)
+def _via(version: bytes) -> bytes:
+    return b"Via: %b %b" % (version, PROXY_NAME)
 
 
-def client_fields(head: ResponseHead, trace_id: str, now: float) -> Fields:
+def client_fields(head: ResponseHead, trace_id: str, now: float) -> Headers:
     """The fields of a response that goes to the client, without the framing field.
 
     ``now`` is in seconds since the Unix epoch, for a Date that the upstream has not sent.
     """
-    own = [_via(head.version), (b"X-Trace-ID", trace_id.encode())]
-    read = head.fields
-    if isinstance(read, SortedFields) and not _declared_hop_by_hop(head.options):
-        if head.status >= 200 and not read.kinds & DATE:
-            own.insert(0, (b"Date", http_date(now)))  # RFC 9110 §6.6.1
-        return RelayedFields(read, own, 0)
-    fields = _without(head, HOP_BY_HOP | TRACE_ID)
-    if head.status >= 200 and first_value(fields, b"date") is None:
-        fields.append((b"Date", http_date(now)))
-    return fields + own
+    fields = head.fields.without(HOP_BY_HOP | TRACE_ID, _declared_hop_by_hop(head.options))
+    own, kinds = [_via(head.version), b"X-Trace-ID: " + trace_id.encode()], VIA | TRACE_ID
+    if head.status >= 200 and not fields.kinds & DATE:
+        own.insert(0, b"Date: " + http_date(now))  # RFC 9110 §6.6.1
+        kinds |= DATE
+    fields.extend_lines(own, kinds)
+    return fields
 
 
-def _without(head: ResponseHead, ending: int) -> list[Field]:
-    """The fields of a response but for those of the kinds ``ending`` and those Connection names."""
-    dropped = _declared_hop_by_hop(head.options)
-    return [
-        field
-        for field in head.fields
-        if not kinds_of(field[0]) & ending and key_of(field[0]) not in dropped
-    ]
-
-
-def interim_fields(head: ResponseHead, trace_id: str, now: float) -> Fields:
+def interim_fields(head: ResponseHead, trace_id: str, now: float) -> Headers:
     """The fields of a 1xx response; a 101 keeps the two that make it one."""
     if head.status != 101:
-        return _without(head, HOP_BY_HOP)
-    switch = ((b"Connection", b"upgrade"), (b"Upgrade", head.upgrade))
-    return [*client_fields(head, trace_id, now), *switch]
+        return head.fields.without(HOP_BY_HOP, _declared_hop_by_hop(head.options))
+    fields = client_fields(head, trace_id, now)
+    switch = [b"Connection: upgrade", b"Upgrade: " + head.upgrade]
+    fields.extend_lines(switch, CONNECTION | UPGRADE)
+    return fields
 
 
 def trailer_fields(

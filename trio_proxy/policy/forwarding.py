@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from trio_proxy.http.client import Client
-from trio_proxy.http.messages import Request, first_value
+from trio_proxy.http.messages import Request
 
 IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -95,17 +95,16 @@ def client_of(request: Request, peer: str, rules: HeaderRules, *, trusted: bool)
         return Client(peer, here, b"http", request.host, is_trusted=False)
     chain = [
         hop.strip(b" \t")
-        for name, value in request.fields
-        if name.lower() == b"x-forwarded-for"
+        for value in request.fields.get_all(b"x-forwarded-for")
         for hop in value.split(b",")
         if hop.strip(b" \t")
     ]
-    scheme = (first_value(request.fields, b"x-forwarded-proto") or b"").lower()
+    scheme = request.fields.get(b"x-forwarded-proto", b"").lower()
     return Client(
         _nearest_untrusted(chain, peer, rules),
         b", ".join([*chain, here]),
         scheme if scheme in (b"http", b"https") else b"http",
-        first_value(request.fields, b"x-forwarded-host") or request.host,
+        request.fields.get(b"x-forwarded-host") or request.host,
         is_trusted=True,
     )
 
@@ -113,7 +112,7 @@ def client_of(request: Request, peer: str, rules: HeaderRules, *, trusted: bool)
 def trace_id_of(request: Request, *, trusted: bool) -> str:
     """The trace id that a ``trusted`` peer has sent, or else a new one."""
     if trusted:
-        trace_id = first_value(request.fields, b"x-trace-id") or b""
+        trace_id = request.fields.get(b"x-trace-id", b"")
         if _TRACE_ID.fullmatch(trace_id):
             return trace_id.decode()
     return new_trace_id()
@@ -154,8 +153,8 @@ def passes_through_us(request: Request) -> int:
 
 def inherited_budget(request: Request, rules: HeaderRules) -> float | None:
     """Seconds that a trusted peer's deadline header or ``grpc-timeout`` leaves, or None."""
-    grpc = _grpc_budget(first_value(request.fields, b"grpc-timeout"))
-    value = first_value(request.fields, rules.deadline_key) if rules.deadline_header else None
+    grpc = _grpc_budget(request.fields.get(b"grpc-timeout"))
+    value = request.fields.get(rules.deadline_key) if rules.deadline_header else None
     if value is None or _MILLISECONDS.fullmatch(value) is None:
         return grpc
     own = int(value) / 1000

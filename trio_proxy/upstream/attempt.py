@@ -469,15 +469,13 @@ class Attempt:
             self._tries.replay.let_go()
         now = time.time()
         if head.status == 101:
-            head.fields = self._tries.with_cookie(
-                interim_fields(head, exchange.trace_id, now), self._slot
-            )
+            head.fields = interim_fields(head, exchange.trace_id, now)
+            self._tries.add_cookie(head.fields, self._slot)
             await switch_protocols(head, stream, wire, sink, exchange)
             return ()
         exchange.phase = Phase.STREAM
-        head.fields = self._tries.with_cookie(
-            client_fields(head, exchange.trace_id, now), self._slot
-        )
+        head.fields = client_fields(head, exchange.trace_id, now)
+        self._tries.add_cookie(head.fields, self._slot)
         sink.start(head)
         if not take_whole_body(wire, sink):
             await relay_body(wire, stream, sink, self._reader or UpstreamReader(exchange))

@@ -15,7 +15,8 @@ import trio
 from trio_proxy.exchange.contract import Sink
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.errors import ProxyError, Reason
-from trio_proxy.http.messages import Fields, Request, ResponseHead, first_value
+from trio_proxy.http.headers import Headers
+from trio_proxy.http.messages import Fields, Request, ResponseHead
 from trio_proxy.http.phases import Phase
 from trio_proxy.policy.backoff import full_jitter, retry_after_seconds
 from trio_proxy.policy.retry import MAX_PAUSE_SECONDS, condition_of, was_sent
@@ -80,7 +81,7 @@ class Retrier(Tries):
     def may_follow_answer(self, slot: Slot, head: ResponseHead) -> bool:
         pause = 0.0
         if head.status in (429, 503):
-            value = first_value(head.fields, b"retry-after") or b""
+            value = head.fields.get(b"retry-after", b"")
             pause = retry_after_seconds(value, time.time()) or 0.0
         return self._may_go_on(slot, str(head.status), was_sent=True, retry_after=pause)
 
@@ -134,10 +135,8 @@ class Retrier(Tries):
         elif self.exchange.turns.take():
             await self.exchange.turns.pass_on()
 
-    def with_cookie(self, fields: Fields, slot: Slot) -> Fields:
-        """A client that has moved, or is new, is told where it belongs."""
+    def add_cookie(self, fields: Headers, slot: Slot) -> None:
         sticky, cookie = self.pool.sticky, slot.upstream.cookie
-        if sticky is None or not cookie or self._choice.stuck_to == cookie:
-            return fields
-        secure = self.exchange.client.scheme == b"https"
-        return [*fields, sticky.set_cookie(cookie, secure=secure)]
+        if sticky is not None and cookie and self._choice.stuck_to != cookie:
+            secure = self.exchange.client.scheme == b"https"
+            fields.add(*sticky.set_cookie(cookie, secure=secure))

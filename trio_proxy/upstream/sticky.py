@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from trio_proxy.http.messages import Field, Fields, cookie_values
+from trio_proxy.http.headers import Field, Headers
 
 #: Bytes of the hash in a cookie; enough that two upstreams of a pool never share one.
 DIGEST_BYTES = 16
@@ -20,7 +20,7 @@ class Sticky:
 
     def __init__(self, name: str, secret: bytes) -> None:
         self.name = name
-        self._prefix = name.encode() + b"="
+        self._name = name.encode()
         self._secret = hashlib.blake2b(secret).digest()
 
     def value_of(self, upstream: str) -> str:
@@ -28,9 +28,9 @@ class Sticky:
         key = self._secret
         return hashlib.blake2b(upstream.encode(), digest_size=DIGEST_BYTES, key=key).hexdigest()
 
-    def values_in(self, fields: Fields) -> list[str]:
+    def values_in(self, headers: Headers) -> list[str]:
         """The values that a client sent; whether any means something is not known."""
-        return [value.decode("latin-1") for value in cookie_values(fields, self._prefix)]
+        return [value.decode("latin-1") for value in headers.cookies(self._name)]
 
     def set_cookie(self, value: str, *, secure: bool) -> Field:
         """The field that has a client come back to the same upstream (RFC 6265 §4.1)."""

@@ -6,7 +6,8 @@ from trio_proxy.codec.h1.requests import HeadLimits
 from trio_proxy.exchange.contract import Sink
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.errors import ProxyError
-from trio_proxy.http.messages import Content, Fields, Request, ResponseHead
+from trio_proxy.http.headers import Headers
+from trio_proxy.http.messages import Content, Request, ResponseHead
 from trio_proxy.policy.forwarding import HeaderRules
 from trio_proxy.upstream.pool.pool import Pool
 from trio_proxy.upstream.replay import ReplayContent
@@ -63,6 +64,6 @@ class Tries:
         """Whether another try is to follow one whose answer is no good."""
         raise NotImplementedError
 
-    def with_cookie(self, fields: Fields, slot: Slot) -> Fields:
-        """The fields of an answer with those that keep its client at this upstream."""
+    def add_cookie(self, fields: Headers, slot: Slot) -> None:
+        """Tell a client that has moved, or is new, where it belongs."""
         raise NotImplementedError

@@ -32,7 +32,8 @@ from support.wire_strategies import (
     valid_responses,
 )
 from trio_proxy.codec.h1.wire import ClientWire
-from trio_proxy.http.messages import Field, Fields, Framing, Request, ResponseHead
+from trio_proxy.http.headers import Headers
+from trio_proxy.http.messages import Field, Framing, Request, ResponseHead
 from trio_proxy.policy.crossing import (
     client_fields,
     interim_fields,
@@ -48,7 +49,7 @@ HTTP10 = b"GET / HTTP/1.0\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def forwarded(request: Request) -> list[Field]:
+def forwarded(request: Request) -> Headers:
     """The fields that go to the upstream, from a client that nobody trusts."""
     client = client_of(request, "192.0.2.1", RULES, trusted=False)
     return upstream_fields(
@@ -61,7 +62,7 @@ def forwarded(request: Request) -> list[Field]:
     )
 
 
-def to_upstream(wire: ClientWire, message: Message) -> tuple[bytes, list[Field]]:
+def to_upstream(wire: ClientWire, message: Message) -> tuple[bytes, Headers]:
     """What one request leaves as, its fields without framing, and its end if that has come."""
     request = message.head
     assert isinstance(request, Request)
@@ -74,7 +75,7 @@ def to_upstream(wire: ClientWire, message: Message) -> tuple[bytes, list[Field]]
     return data, fields
 
 
-def to_client(heard: Heard, request_head: bytes) -> tuple[bytes, list[Fields]]:
+def to_client(heard: Heard, request_head: bytes) -> tuple[bytes, list[Headers]]:
     """What the responses to one request leave as, and their fields without framing."""
     wire, data, expected = served(request_head), b"", []
     for message in heard.messages:

@@ -18,6 +18,7 @@ from support.wire_conversation import (
 )
 from trio_proxy.codec.h1.wire import ClientWire
 from trio_proxy.http.errors import ProtocolError, Reason
+from trio_proxy.http.headers import Headers
 
 HOST_FIELD = (b"Host", b"example.com")
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -26,7 +27,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 def sending(request_head: bytes, *fields: tuple[bytes, bytes]) -> tuple[ClientWire, bytes]:
     """A wire that has written that request with those fields, and what it wrote."""
     wire = ClientWire(LIMITS)
-    return wire, wire.encode_head(parsed(request_head), [HOST_FIELD, *fields], LIMITS)
+    return wire, wire.encode_head(parsed(request_head), Headers([HOST_FIELD, *fields]), LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_a_connection_takes_one_request_after_another() -> None:
     wire.feed(OK + b"Content-Length: 5\r\n\r\n")
     assert wire.next_response().status == 200
     assert wire.take_body() == b""
-    wire.encode_head(parsed(head()), [HOST_FIELD], LIMITS)
+    wire.encode_head(parsed(head()), Headers([HOST_FIELD]), LIMITS)
     wire.encode_end()
     wire.feed(OK + b"Content-Length: 5\r\n\r\nhello")
     assert wire.next_response().status == 200
@@ -215,7 +216,7 @@ def test_a_request_after_an_early_answer_starts_afresh() -> None:
     wire, _ = sending(head(b"Content-Length: 5"))
     wire.feed(OK + b"Content-Length: 0\r\n\r\n")
     wire.next_response()
-    sent = wire.encode_head(parsed(head()), [HOST_FIELD], LIMITS)
+    sent = wire.encode_head(parsed(head()), Headers([HOST_FIELD]), LIMITS)
     assert sent == b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
 
 

@@ -23,7 +23,7 @@ def test_an_ordinary_request_is_understood_field_by_field(way: str) -> None:
 def test_values_may_hold_tabs_and_bytes_above_ascii(way: str) -> None:
     """RFC 9110 §5.5: obs-text and inner white space belong to the value."""
     request = first(head(b"X: a\t b\xff\xe9"), way).head
-    assert (b"X", b"a\t b\xff\xe9") in request.fields
+    assert (b"X", b"a\t b\xff\xe9") in list(request.fields)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,6 @@ from trio_proxy.http.names import TOKEN_PATTERN as _TOKEN
 
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 
-#: The bytes that a line may hold: anything but controls, of which a tab is none here.
-TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
-
 TOKEN = re.compile(_TOKEN)
 
 #: protocol-name ["/" protocol-version] (RFC 9110 §7.8).

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from trio_proxy.codec.h1 import grammar
-from trio_proxy.codec.h1.fields import sort_fields
+from trio_proxy.codec.h1.fields import read_fields
 from trio_proxy.http import names
 from trio_proxy.http.errors import ProtocolError, Reason
-from trio_proxy.http.headers import SortedFields
+from trio_proxy.http.headers import Headers
 from trio_proxy.http.messages import CHUNKED_BODY, NO_BODY, Body, Framing, Request, list_members
 
 
@@ -43,7 +43,7 @@ def parse_request(head: bytes, limits: HeadLimits) -> Request:
         raise ProtocolError(Reason.TARGET_TOO_LONG, f"target of {len(target)} bytes")
     if len(lines) > limits.fields:
         raise ProtocolError(Reason.HEAD_TOO_LARGE, f"{len(lines)} header fields")
-    found = sort_fields(head, lines, names.SET_ASIDE_IN_REQUESTS)
+    found = read_fields(head, lines)
     if found is None:
         raise ProtocolError(Reason.MALFORMED_REQUEST, "malformed header field")
     if method in (b"CONNECT", b"TRACE"):
@@ -56,11 +56,11 @@ def _interpret(
     method: bytes,
     target: bytes,
     version: bytes,
-    fields: SortedFields,
+    fields: Headers,
     values: dict[int, list[bytes]],
 ) -> Request:
     is_http11 = version == b"1.1"
-    body = _request_body(values, is_http11) if fields.kinds & _FRAMING else NO_BODY
+    body = _request_body(values, is_http11)
     target, host = _target_and_host(method, target, is_http11, values.get(names.HOST, []))
     options = connection_options(values)
     upgrade = b""
@@ -82,9 +82,6 @@ def _interpret(
         expects_continue,
         upgrade,
     )
-
-
-_FRAMING = names.CONTENT_LENGTH | names.TRANSFER_ENCODING
 
 
 #: What Connection says nearly always; one list for all heads, which nobody changes.

@@ -7,7 +7,7 @@ be taken for another on a reused connection.
 from __future__ import annotations
 
 from trio_proxy.codec.h1 import grammar
-from trio_proxy.codec.h1.fields import sort_fields
+from trio_proxy.codec.h1.fields import read_fields
 from trio_proxy.codec.h1.requests import (
     HeadLimits,
     check_only_chunked,
@@ -37,7 +37,7 @@ def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> ResponseHe
         raise ProtocolError(Reason.RESPONSE_MALFORMED, f"response head {head[:40]!r}")
     if len(lines) > limits.fields:
         raise ProtocolError(Reason.RESPONSE_MALFORMED, f"{len(lines)} header fields")
-    found = sort_fields(head, lines, names.SET_ASIDE_IN_RESPONSES)
+    found = read_fields(head, lines)
     if found is None:
         raise ProtocolError(Reason.RESPONSE_MALFORMED, f"response head {head[:40]!r}")
     fields, values = found

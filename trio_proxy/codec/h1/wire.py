@@ -30,10 +30,9 @@ from trio_proxy.codec.h1.requests import HeadLimits, check_incomplete, parse_req
 from trio_proxy.codec.h1.responses import parse_response
 from trio_proxy.codec.h1.standins import plain_request, tell_of_request, tell_of_response
 from trio_proxy.http.errors import ProtocolError, Reason
+from trio_proxy.http.headers import Field, Headers
 from trio_proxy.http.messages import (
     NO_BODY,
-    Field,
-    Fields,
     Framing,
     Request,
     ResponseHead,
@@ -157,7 +156,7 @@ class ClientWire(Wire):
         self._method = b"GET"
         self._upgrade = b""
 
-    def encode_head(self, request: Request, fields: Fields, limits: HeadLimits) -> bytes:
+    def encode_head(self, request: Request, fields: Headers, limits: HeadLimits) -> bytes:
         """Start a cycle: the request head with ``fields`` and exactly one framing field.
 
         ``fields`` holds Host, the end-to-end fields, and Connection with Upgrade if asked for.

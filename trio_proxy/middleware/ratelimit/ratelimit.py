@@ -120,7 +120,7 @@ class RateLimitSink(SinkFilter):
 
     def _with_fields(self, head: ResponseHead) -> ResponseHead:
         if not any(name.lower().startswith(b"ratelimit") for name, _ in head.fields):
-            head.fields = [*head.fields, *self._fields]
+            head.fields.extend(self._fields)
         return head
 
 
@@ -158,7 +158,7 @@ def header_key(request: Request, lower_name: bytes) -> bytes:
     is anybody's guess, so the other could be made up to get a new bucket each time. The value is
     hashed, which bounds the key and keeps credentials out of the store.
     """
-    values = [value for name, value in request.fields if name.lower() == lower_name]
+    values = request.fields.get_all(lower_name)
     prefix = b"header:%s:" % lower_name
     if len(values) != 1:
         return prefix

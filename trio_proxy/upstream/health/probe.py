@@ -14,6 +14,7 @@ from trio_proxy.exchange.deadlines import STANDSTILL_SECONDS
 from trio_proxy.exchange.streams import READ_SIZE, Stream
 from trio_proxy.http.addresses import Address
 from trio_proxy.http.errors import ProtocolError
+from trio_proxy.http.headers import Headers
 from trio_proxy.http.messages import NO_BODY, Request, ResponseHead
 from trio_proxy.net.network import OUT_OF_RESOURCES
 from trio_proxy.telemetry.complaint import Complaint
@@ -117,7 +118,7 @@ def _request(upstream: Member, rules: CheckRules, wire: ClientWire) -> bytes:
         body=NO_BODY,
         keep_alive=False,
     )
-    fields = [(b"Host", host), (b"User-Agent", b"trio-proxy"), (b"Connection", b"close")]
+    fields = Headers(((b"Host", host), (b"User-Agent", b"trio-proxy"), (b"Connection", b"close")))
     return wire.encode_head(request, fields, _LIMITS) + wire.encode_end()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from trio_proxy.http.client import Client
-from trio_proxy.http.messages import Request, cookie_values, first_value
+from trio_proxy.http.messages import Request
 from trio_proxy.policy.hashing import hash_of
 
 KeyOf: TypeAlias = Callable[[Request, Client], int]
@@ -26,7 +26,7 @@ def key_reader(policy: str, key: str) -> KeyOf:
     if kind == "header":
         return _header(name.lower().encode())
     if kind == "cookie":
-        return _cookie(name.encode() + b"=")
+        return _cookie(name.encode())
     return _READERS[key]
 
 
@@ -60,15 +60,15 @@ _READERS: dict[str, KeyOf] = {
 
 def _header(name: bytes) -> KeyOf:
     def read(request: Request, client: Client) -> int:
-        value = first_value(request.fields, name)
+        value = request.fields.get(name)
         return _client_ip(request, client) if value is None else hash_of(value)
 
     return read
 
 
-def _cookie(prefix: bytes) -> KeyOf:
+def _cookie(name: bytes) -> KeyOf:
     def read(request: Request, client: Client) -> int:
-        value = next(cookie_values(request.fields, prefix), None)
-        return _client_ip(request, client) if value is None else hash_of(value)
+        values = request.fields.cookies(name)
+        return hash_of(values[0]) if values else _client_ip(request, client)
 
     return read
