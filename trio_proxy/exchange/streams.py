@@ -42,9 +42,10 @@ class Stream(Protocol):
     hangup_lag: float
 
     #: Called once when the peer has shut down its sending side (``False``) and once when it has
-    #: reset the connection (``True``). It runs between task steps and must only do bookkeeping. A
-    #: FIN is reported even while unread bytes lie in front of it. After a `send_eof` of ours a
-    #: reset may be left to the next read to discover.
+    #: reset the connection (``True``). It runs between task steps and must only do bookkeeping; if
+    #: it raises, that is logged and the stream aborted. A FIN is reported even while unread bytes
+    #: lie in front of it. After a `send_eof` of ours a reset may be left to the next read to
+    #: discover.
     on_hangup: HangupCallback | None
 
     #: How many bytes of a body to hand over at once: `note_piece` learns what this peer takes.
@@ -71,7 +72,7 @@ class Stream(Protocol):
         ...
 
     def is_readable(self) -> bool:
-        """Whether bytes, the end of the stream or an error are there to be read."""
+        """Whether bytes, the end of the stream or an error are there to be read; True if closed."""
         ...
 
     def unread_bytes(self) -> int:

@@ -138,6 +138,9 @@ class Watchdog(Timed):
         else:
             self._end_try()
 
+    def end(self) -> None:
+        self.cancel(f"{self._budget} deadline")
+
     def cancel(self, reason: str) -> None:
         """End what runs inside, at its next checkpoint."""
         self.is_over = True

@@ -61,7 +61,15 @@ class SocketStream:
         if self._on_hangup is None:
             self._missed = (*self._missed, reset)
         else:
-            self._on_hangup(reset)
+            self._tell(self._on_hangup, reset)
+
+    def _tell(self, callback: HangupCallback, reset: bool) -> None:
+        """One that fails costs this connection, and nobody else anything."""
+        try:
+            callback(reset)
+        except Exception:  # noqa: BLE001 - logged, with its traceback
+            self._watch.faults.fault("internal error as %s hung up", self.peer)
+            self.abort()
 
     @property
     def on_hangup(self) -> HangupCallback | None:
@@ -74,7 +82,7 @@ class SocketStream:
         if callback is not None:
             missed, self._missed = self._missed, ()
             for reset in missed:
-                callback(reset)
+                self._tell(callback, reset)
 
     def receive_nowait(self, limit: int) -> bytes | None:
         try:
@@ -105,6 +113,8 @@ class SocketStream:
         await trio.lowlevel.wait_writable(self._socket)
 
     def is_readable(self) -> bool:
+        if self._closed:
+            return True
         poller = self._poller
         if poller is None:
             poller = self._poller = select.poll()

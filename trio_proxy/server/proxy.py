@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import trio
 
+from trio_proxy.exchange.complaint import Complaint
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.front.acceptor import Acceptor
 from trio_proxy.front.service import Service
@@ -35,19 +36,29 @@ CUT_SECONDS = 1.0
 
 
 class Telemetry:
-    """What connections report to: the counters, and the access log while it is on."""
+    """What connections report to: the counters, and the access log while it is on.
+
+    Neither costs a connection anything if it fails: that is logged, and the other is told.
+    """
 
     def __init__(self, stats: Stats, on_exchange: Callable[[Exchange], None] | None) -> None:
         self.stats = stats
         self.on_exchange = on_exchange
+        self._uncounted, self._untold = Complaint(log), Complaint(log)
         self.connection_opened = stats.connection_opened
         self.connection_closed = stats.connection_closed
         self.request_started = stats.request_started
 
     def exchange_ended(self, exchange: Exchange) -> None:
-        self.stats.exchange_ended(exchange)
+        try:
+            self.stats.exchange_ended(exchange)
+        except Exception:  # noqa: BLE001 - logged, with its traceback
+            self._uncounted.fault("internal error in counting %s", exchange.trace_id)
         if self.on_exchange is not None:
-            self.on_exchange(exchange)
+            try:
+                self.on_exchange(exchange)
+            except Exception:  # noqa: BLE001 - logged, with its traceback
+                self._untold.fault("error in on_exchange trace_id=%s", exchange.trace_id)
 
 
 class Proxy:
@@ -224,14 +235,14 @@ class Proxy:
         self.service.draining = True
         self._listeners.close()
         for connection in list(self.service.connections):
-            connection.start_drain()
+            _call(connection.start_drain)
         with trio.move_on_after(self._drain_seconds()):
             await self._wait_until_no_clients()
         left = list(self.service.connections)
         if left:
             log.warning("drain_ms is over: cutting %d connections", len(left))
         for connection in left:
-            connection.cut()
+            _call(connection.cut)
         with trio.move_on_after(CUT_SECONDS):
             await self._wait_until_no_clients()
 
@@ -243,6 +254,14 @@ class Proxy:
         """Close every listener; at the end of a stop or of a failed start."""
         self._listeners.close()
         self._metrics_port.close()
+
+
+def _call(step: Callable[[], None]) -> None:
+    """One connection that cannot be drained must not keep the others from it."""
+    try:
+        step()
+    except Exception:
+        log.exception("internal error in draining a client connection")
 
 
 def check_settings(settings: object) -> None:

@@ -100,7 +100,10 @@ class Keeper:
         if not upstream.is_retired_since(turn):
             return  # it has come back
         for holder in list(upstream.leased.values()):
-            holder.cut()
+            try:
+                holder.cut()
+            except Exception:
+                log.exception("internal error in cutting upstream %s off", upstream.name)
         await upstream.wait_until_unused()
         if upstream.is_retired_since(turn):
             self._pool.membership.has_left(upstream)

@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
+from trio_proxy.exchange.complaint import Complaint
 from trio_proxy.http.addresses import Address
 from trio_proxy.http.messages import Request
 from trio_proxy.net.network import Network
 from trio_proxy.policy.balance import make_balancer
 from trio_proxy.policy.forwarding import Origin
 from trio_proxy.policy.retry_budget import RetryBudget
-from trio_proxy.telemetry.complaint import Complaint
 from trio_proxy.upstream.connection import Holder, UpstreamConnection
 from trio_proxy.upstream.pool.discovery import Directory, Endpoint, Spec, is_name
 from trio_proxy.upstream.pool.keys import key_reader
