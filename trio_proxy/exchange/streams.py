@@ -16,12 +16,12 @@ from typing import Protocol
 READ_SIZE = 65536
 
 #: Bytes of a body that move from socket to socket in one go, at first and whenever a peer has not
-#: taken a piece whole; what it leaves is held in memory. Where the cost of a call stops to matter.
-PIECE_BYTES = 256 * 1024
+#: taken a piece whole. What it leaves is held in memory for as long as it reads nothing, and that
+#: may be thousands of peers.
+PIECE_BYTES = 64 * 1024
 
 #: The same for a peer that takes all of it: each piece wakes its reader, so few and large ones save
-#: CPU here and there. So much is held at most for a peer that stops reading all of a sudden; beyond
-#: it nothing more is saved.
+#: CPU here and there. Beyond it nothing more is saved.
 MAX_PIECE_BYTES = 1024 * 1024
 
 HangupCallback = Callable[[bool], None]
@@ -75,6 +75,10 @@ class Stream(Protocol):
         """Whether bytes, the end of the stream or an error are there to be read; True if closed."""
         ...
 
+    def room_bytes(self) -> int:
+        """How many bytes `send_nowait` would take now, about; 0 if that cannot be told."""
+        ...
+
     def unread_bytes(self) -> int:
         """How many received bytes lie unread in the transport."""
         ...
@@ -93,8 +97,17 @@ class Stream(Protocol):
 
 
 def note_piece(stream: Stream, size: int, sent: int) -> None:
-    """A piece of ``size`` bytes was handed over, ``sent`` of which were taken."""
+    """A piece of ``size`` bytes was handed over, ``sent`` of which were taken: how large the next?
+
+    It is twice as large while they are taken whole, but never larger than there is room for. Till
+    then the room only grows, but for a head and what came with it, which take `READ_SIZE` at most.
+    """
     if sent < size:
         stream.piece_bytes = PIECE_BYTES
-    elif size == stream.piece_bytes < MAX_PIECE_BYTES:
-        stream.piece_bytes = 2 * size
+        return
+    wanted = stream.piece_bytes
+    if size == wanted < MAX_PIECE_BYTES:
+        wanted = min(2 * size, MAX_PIECE_BYTES)
+    if wanted > PIECE_BYTES:
+        wanted = max(PIECE_BYTES, min(wanted, stream.room_bytes() - READ_SIZE))
+    stream.piece_bytes = wanted

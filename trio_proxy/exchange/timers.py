@@ -21,6 +21,7 @@ from time import perf_counter
 import trio
 
 from trio_proxy.exchange.complaint import Complaint
+from trio_proxy.exchange.runqueue import RunQueue
 
 log = logging.getLogger("trio_proxy.exchange")
 
@@ -74,9 +75,10 @@ class Timed:
 
 
 class Timers:
-    """Watches over all that is `Timed`; `run` is its task."""
+    """Watches over all that is `Timed`; `run` is its task, and that of the `run_queue`."""
 
     def __init__(self) -> None:
+        self.run_queue = RunQueue()
         self._heap: list[tuple[float, int, Timed]] = []
         self._serial = count()
         self._tidy_at = SPARE_ENTRIES
@@ -127,6 +129,11 @@ class Timers:
     async def run(self) -> None:
         """Look at each when it is time, until cancelled."""
         self._find_clock()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.run_queue.run)
+            await self._run()
+
+    async def _run(self) -> None:
         while True:
             self._look(self.now())
             self._wakeup = trio.Event()

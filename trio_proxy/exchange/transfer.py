@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trio_proxy.exchange.streams import PIECE_BYTES, Stream, note_piece
+from trio_proxy.exchange.streams import Stream, note_piece
 from trio_proxy.exchange.watchdog import Watchdog
 
 
@@ -26,9 +26,10 @@ async def send_all(
 
     Raises OSError if the transport failed. After a cancellation an unknown part was sent.
     """
+    began = watchdog.timers.now()
     sent = stream.send_nowait(data)
     if sent == len(data):
-        await watchdog.breathe(wait)
+        await let_others_run(began, sent, watchdog, wait)
     else:
         await send_rest(stream, data, sent, watchdog, wait)
 
@@ -46,21 +47,39 @@ async def send_rest(
             sent += stream.send_nowait(view[sent:])
 
 
+#: Bytes of a body that take as long as one turn of other work.
+TURN_BYTES = 256 * 1024
+
+#: What is worth a look at the clock, for `let_others_run`.
+LARGE_BYTES = 16 * 1024
+
+
 def turns_for(size: int) -> int:
-    """As how many turns a piece of that size counts: in each direction one for `PIECE_BYTES`."""
-    return max(1, size // PIECE_BYTES)
+    """As how many turns a piece of that size counts: in each direction one for `TURN_BYTES`."""
+    return max(1, size // TURN_BYTES)
+
+
+async def let_others_run(began: float, size: int, watchdog: Watchdog, wait: str) -> None:
+    """So many bytes were sent since then: if it is time for it, the others are next."""
+    timers = watchdog.timers
+    if timers.run_queue.is_overdrawn(timers.now() - began):
+        watchdog.arm("")
+        await timers.run_queue.wait()
+    elif watchdog.is_winded(turns_for(size)):
+        await watchdog.breathe(wait)
 
 
 async def send_borrowed(stream: Stream, view: memoryview, watchdog: Watchdog, wait: str) -> None:
     """`send_all` for bytes in a buffer that others use as soon as this task waits.
 
-    What the transport does not take at once is copied; it is at most the size of that buffer.
+    What the transport does not take at once is copied: hardly more than `PIECE_BYTES`, as
+    `note_piece` sees to.
     """
     size = len(view)
+    began = watchdog.timers.now()
     sent = stream.send_nowait(view)
     note_piece(stream, size, sent)
     if sent == size:
-        if watchdog.is_winded(turns_for(size)):
-            await watchdog.breathe(wait)
+        await let_others_run(began, size, watchdog, wait)
     else:
         await send_rest(stream, bytes(view[sent:]), 0, watchdog, wait)

@@ -13,7 +13,7 @@ import trio
 from trio_proxy.codec.h1.wire import ServerWire
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import Stream
-from trio_proxy.exchange.transfer import send_borrowed, send_rest
+from trio_proxy.exchange.transfer import LARGE_BYTES, let_others_run, send_borrowed, send_rest
 from trio_proxy.exchange.watchdog import Watchdog
 from trio_proxy.front.h1_body import ClientBody
 from trio_proxy.front.service import Service
@@ -134,14 +134,20 @@ class H1Sink:
         data = pending[0] if len(pending) == 1 else b"".join(pending)
         pending.clear()
         self._exchange.head_sent = self._started
-        await self._send(data)
+        sending = self._send(data)
+        del data  # it is up to that for how long it is held
+        await sending
 
     async def _send(self, data: Chunk) -> None:
         self._exchange.bytes_sent += len(data)
+        began = self.watchdog.timers.now() if len(data) >= LARGE_BYTES else 0.0
         try:
             sent = self._stream.send_nowait(data)
             if sent < len(data):
                 await send_rest(self._stream, data, sent, self.watchdog, "client_write")
+            elif sent >= LARGE_BYTES:
+                del data
+                await let_others_run(began, sent, self.watchdog, "client_write")
             elif self.watchdog.is_winded():
                 await self.watchdog.breathe("client_write")
         except (OSError, trio.ClosedResourceError) as exc:

@@ -31,6 +31,10 @@ log = logging.getLogger("trio_proxy.net")
 #: How often the fallback looks; half of the 100 ms in which a departure should be noticed.
 SWEEP_SECONDS = 0.05
 
+#: How many sockets' news is told at once. When all of a crowd have some, who is told goes to work
+#: before the rest are; and the event loop has a look at who else is there in between.
+EVENTS_PER_ROUND = 64
+
 
 class PeerWatch(Protocol):
     """Calls ``callback(reset)`` once for a FIN (False), once for a reset or full close (True).
@@ -83,7 +87,7 @@ class EpollPeerWatch:
     async def run(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for fd, events in self._epoll.poll(0):
+            for fd, events in self._epoll.poll(0, EVENTS_PER_ROUND):
                 callback = self._callbacks.get(fd)
                 if callback is None:
                     continue

@@ -90,6 +90,9 @@ class SimStream:
     def is_readable(self) -> bool:
         return self.closed or self._in.is_readable()
 
+    def room_bytes(self) -> int:
+        return 0 if self.closed else self._out.room
+
     def unread_bytes(self) -> int:
         self._check_open()
         return self._in.unread()
