@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from simnet_pairs import a_pair
 
-from trio_proxy.exchange.streams import MAX_PIECE_BYTES, PIECE_BYTES, READ_SIZE, note_piece
+from trio_proxy.exchange.streams import (
+    LEAST_PIECE_BYTES,
+    MAX_PIECE_BYTES,
+    PIECE_BYTES,
+    READ_SIZE,
+    note_piece,
+)
 from trio_proxy.testing import SimNet
 
 #: For a link that has room for whatever comes.
@@ -36,17 +43,20 @@ async def test_a_piece_that_was_not_taken_whole() -> None:
         note_piece(near, near.piece_bytes, near.piece_bytes)
     assert near.piece_bytes > PIECE_BYTES
     note_piece(near, 1000, 999)
-    assert near.piece_bytes == PIECE_BYTES
+    assert near.piece_bytes == LEAST_PIECE_BYTES
 
 
-async def test_what_a_peer_leaves_that_stops_reading_is_a_small_piece_at_most() -> None:
-    """However large the buffers in between are, and also if a head goes before the next piece."""
+@pytest.mark.parametrize(
+    ("before", "most"), [(0, LEAST_PIECE_BYTES), (READ_SIZE, PIECE_BYTES)], ids=["body", "heads"]
+)
+async def test_what_a_peer_leaves_that_stops_reading(before: int, most: int) -> None:
+    """Is little, however large the buffers in between are; a bit more if a head goes before it."""
     for room in range(READ_SIZE, 6 * MAX_PIECE_BYTES, 99_991):
         near, _ = await a_pair(SimNet(buffer=room))
         sent = size = 0
         while sent == size:
-            near.send_nowait(bytes(300))
+            near.send_nowait(bytes(before))
             size = near.piece_bytes
             sent = near.send_nowait(bytes(size))
             note_piece(near, size, sent)
-        assert size - sent <= PIECE_BYTES
+        assert size - sent <= most

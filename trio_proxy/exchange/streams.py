@@ -15,10 +15,12 @@ from typing import Protocol
 #: Bytes taken from a peer in one read; also the most that one read can add to a buffer.
 READ_SIZE = 65536
 
-#: Bytes of a body that move from socket to socket in one go, at first and whenever a peer has not
-#: taken a piece whole. What it leaves is held in memory for as long as it reads nothing, and that
-#: may be thousands of peers.
+#: Bytes of a body that move from socket to socket in one go, at first. What a peer does not take of
+#: them is held in memory for as long as it reads nothing, and that may be thousands of peers.
 PIECE_BYTES = 64 * 1024
+
+#: The same for a peer that has not taken a piece whole, or has hardly any room.
+LEAST_PIECE_BYTES = 16 * 1024
 
 #: The same for a peer that takes all of it: each piece wakes its reader, so few and large ones save
 #: CPU here and there. Beyond it nothing more is saved.
@@ -99,15 +101,15 @@ class Stream(Protocol):
 def note_piece(stream: Stream, size: int, sent: int) -> None:
     """A piece of ``size`` bytes was handed over, ``sent`` of which were taken: how large the next?
 
-    It is twice as large while they are taken whole, but never larger than there is room for. Till
+    It is twice as large while they are taken whole, but never larger than there is room for. Until
     then the room only grows, but for a head and what came with it, which take `READ_SIZE` at most.
     """
-    if sent < size:
-        stream.piece_bytes = PIECE_BYTES
-        return
     wanted = stream.piece_bytes
-    if size == wanted < MAX_PIECE_BYTES:
-        wanted = min(2 * size, MAX_PIECE_BYTES)
-    if wanted > PIECE_BYTES:
-        wanted = max(PIECE_BYTES, min(wanted, stream.room_bytes() - READ_SIZE))
-    stream.piece_bytes = wanted
+    if sent < size:
+        stream.piece_bytes = LEAST_PIECE_BYTES
+    elif size >= wanted or wanted > PIECE_BYTES:
+        room = stream.room_bytes()
+        if size >= wanted:
+            wanted = min(2 * wanted, MAX_PIECE_BYTES)
+        most = max(room - READ_SIZE, min(room, PIECE_BYTES), LEAST_PIECE_BYTES)
+        stream.piece_bytes = min(wanted, most)
