@@ -15,13 +15,15 @@ from typing import Protocol
 #: Bytes taken from a peer in one read; also the most that one read can add to a buffer.
 READ_SIZE = 65536
 
-#: Bytes of a body that move from socket to socket in one go, at first and whenever a peer has not
-#: taken a piece whole; what it leaves is held in memory. Where the cost of a call stops to matter.
-PIECE_BYTES = 256 * 1024
+#: Bytes of a body that move from socket to socket in one go, at first. What a peer does not take of
+#: them is held in memory for as long as it reads nothing, and that may be thousands of peers.
+PIECE_BYTES = 64 * 1024
+
+#: The same for a peer that has not taken a piece whole, or has hardly any room.
+LEAST_PIECE_BYTES = 16 * 1024
 
 #: The same for a peer that takes all of it: each piece wakes its reader, so few and large ones save
-#: CPU here and there. So much is held at most for a peer that stops reading all of a sudden; beyond
-#: it nothing more is saved.
+#: CPU here and there. Beyond it nothing more is saved.
 MAX_PIECE_BYTES = 1024 * 1024
 
 HangupCallback = Callable[[bool], None]
@@ -42,9 +44,10 @@ class Stream(Protocol):
     hangup_lag: float
 
     #: Called once when the peer has shut down its sending side (``False``) and once when it has
-    #: reset the connection (``True``). It runs between task steps and must only do bookkeeping. A
-    #: FIN is reported even while unread bytes lie in front of it. After a `send_eof` of ours a
-    #: reset may be left to the next read to discover.
+    #: reset the connection (``True``). It runs between task steps and must only do bookkeeping; if
+    #: it raises, that is logged and the stream aborted. A FIN is reported even while unread bytes
+    #: lie in front of it. After a `send_eof` of ours a reset may be left to the next read to
+    #: discover.
     on_hangup: HangupCallback | None
 
     #: How many bytes of a body to hand over at once: `note_piece` learns what this peer takes.
@@ -71,7 +74,11 @@ class Stream(Protocol):
         ...
 
     def is_readable(self) -> bool:
-        """Whether bytes, the end of the stream or an error are there to be read."""
+        """Whether bytes, the end of the stream or an error are there to be read; True if closed."""
+        ...
+
+    def room_bytes(self) -> int:
+        """How many bytes `send_nowait` would take now, about; 0 if that cannot be told."""
         ...
 
     def unread_bytes(self) -> int:
@@ -92,8 +99,17 @@ class Stream(Protocol):
 
 
 def note_piece(stream: Stream, size: int, sent: int) -> None:
-    """A piece of ``size`` bytes was handed over, ``sent`` of which were taken."""
+    """A piece of ``size`` bytes was handed over, ``sent`` of which were taken: how large the next?
+
+    It is twice as large while they are taken whole, but never larger than there is room for. Until
+    then the room only grows, but for a head and what came with it, which take `READ_SIZE` at most.
+    """
+    wanted = stream.piece_bytes
     if sent < size:
-        stream.piece_bytes = PIECE_BYTES
-    elif size == stream.piece_bytes < MAX_PIECE_BYTES:
-        stream.piece_bytes = 2 * size
+        stream.piece_bytes = LEAST_PIECE_BYTES
+    elif size >= wanted or wanted > PIECE_BYTES:
+        room = stream.room_bytes()
+        if size >= wanted:
+            wanted = min(2 * wanted, MAX_PIECE_BYTES)
+        most = max(room - READ_SIZE, min(room, PIECE_BYTES), LEAST_PIECE_BYTES)
+        stream.piece_bytes = min(wanted, most)

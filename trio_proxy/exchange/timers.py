@@ -11,6 +11,7 @@ keep-alive timers, within 300 ms; here no deadline is ever late).
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
@@ -18,6 +19,11 @@ from itertools import count
 from time import perf_counter
 
 import trio
+
+from trio_proxy.exchange.complaint import Complaint
+from trio_proxy.exchange.runqueue import RunQueue
+
+log = logging.getLogger("trio_proxy.exchange")
 
 #: Entries in the heap, beyond twice as many as are of use, before it is tidied up.
 SPARE_ENTRIES = 1024
@@ -64,11 +70,15 @@ class Timed:
         """The deadline has passed."""
         raise NotImplementedError
 
+    def end(self) -> None:
+        """End what it belongs to: `expire` has failed, so nothing bounds that any more."""
+
 
 class Timers:
-    """Watches over all that is `Timed`; `run` is its task."""
+    """Watches over all that is `Timed`; `run` is its task, and that of the `run_queue`."""
 
     def __init__(self) -> None:
+        self.run_queue = RunQueue()
         self._heap: list[tuple[float, int, Timed]] = []
         self._serial = count()
         self._tidy_at = SPARE_ENTRIES
@@ -78,6 +88,7 @@ class Timers:
         #: What trio's own clock adds to `time.perf_counter`; unless it is another clock.
         self._offset = 0.0
         self._is_own_clock = False
+        self._faults = Complaint(log)
 
     def __repr__(self) -> str:
         return f"<Timers entries={len(self._heap)} next={self._next_at:.3f}>"
@@ -118,6 +129,11 @@ class Timers:
     async def run(self) -> None:
         """Look at each when it is time, until cancelled."""
         self._find_clock()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.run_queue.run)
+            await self._run()
+
+    async def _run(self) -> None:
         while True:
             self._look(self.now())
             self._wakeup = trio.Event()
@@ -133,7 +149,15 @@ class Timers:
             if timed.look_at == at:
                 timed.look_at = math.inf
                 if timed.due <= now:
-                    timed.run_out(now)
+                    self._run_out(timed, now)
                 elif timed.due < math.inf:
                     self.watch(timed, timed.due)
             heap = self._heap
+
+    def _run_out(self, timed: Timed, now: float) -> None:
+        """One that fails costs its own connection, and nobody else anything."""
+        try:
+            timed.run_out(now)
+        except Exception:  # noqa: BLE001 - logged, with its traceback
+            self._faults.fault("internal error as a deadline passed")
+            timed.end()

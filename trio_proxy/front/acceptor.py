@@ -10,11 +10,11 @@ import logging
 
 import trio
 
+from trio_proxy.exchange.complaint import Complaint
 from trio_proxy.exchange.streams import Stream
 from trio_proxy.front.h1_session import ServerSession
 from trio_proxy.front.service import Service
 from trio_proxy.net.network import Listener
-from trio_proxy.telemetry.complaint import Complaint
 
 log = logging.getLogger("trio_proxy.server")
 

@@ -130,17 +130,25 @@ class Entrypoint:
         service.draining = True
         self.close()
         for connection in list(service.connections):
-            connection.start_drain()
+            _call(connection.start_drain)
         with trio.move_on_after(seconds):
             await self._wait_until_empty()
         left = list(service.connections)
         if left:
             log.warning("drain_ms is over: cutting %d connections", len(left))
         for connection in left:
-            connection.cut()
+            _call(connection.cut)
         with trio.move_on_after(CUT_SECONDS):
             await self._wait_until_empty()
 
     async def _wait_until_empty(self) -> None:
         while self.service.connections:
             await self.service.emptied.wait()
+
+
+def _call(step: Callable[[], None]) -> None:
+    """One connection that cannot be drained must not keep the others from it."""
+    try:
+        step()
+    except Exception:
+        log.exception("internal error in draining a client connection")

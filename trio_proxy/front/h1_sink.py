@@ -12,7 +12,7 @@ from trio_proxy.codec.h1.wire import ServerWire
 from trio_proxy.exchange.deadlines import Wait
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import Stream
-from trio_proxy.exchange.transfer import send_borrowed, send_rest
+from trio_proxy.exchange.transfer import LARGE_BYTES, let_others_run, send_borrowed, send_rest
 from trio_proxy.front.h1_content import H1Content
 from trio_proxy.front.service import Service
 from trio_proxy.http.errors import ProxyError, Reason, Source
@@ -106,12 +106,16 @@ class H1Sink:
         return data
 
     async def _send(self, data: Chunk) -> None:
-        exchange = self._exchange
-        exchange.bytes_sent += len(data)
+        exchange, size = self._exchange, len(data)
+        exchange.bytes_sent += size
+        began = exchange.deadlines.timers.now() if size >= LARGE_BYTES else 0.0
         try:
             sent = self._stream.send_nowait(data)
-            if sent < len(data):
+            if sent < size:
                 await send_rest(self._stream, data, sent, exchange, Wait.CLIENT_WRITE)
+            elif size >= LARGE_BYTES:
+                del data  # nothing holds it while others have their turn
+                await let_others_run(began, size, exchange)
         except (OSError, trio.ClosedResourceError) as exc:
             raise self._gone(exc) from exc
 

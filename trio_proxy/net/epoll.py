@@ -16,6 +16,7 @@ see a FIN behind unread bytes, so there such a departure is noticed when the byt
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 import socket
 from collections.abc import Callable
@@ -23,15 +24,29 @@ from typing import Protocol
 
 import trio
 
+from trio_proxy.exchange.complaint import Complaint
+
+log = logging.getLogger("trio_proxy.net")
+
 #: How often the fallback looks; half of the 100 ms in which a departure should be noticed.
 SWEEP_SECONDS = 0.05
 
+#: How many sockets' news is told at once. When all of a crowd have some, who is told goes to work
+#: before the rest are; and the event loop has a look at who else is there in between.
+EVENTS_PER_ROUND = 64
+
 
 class PeerWatch(Protocol):
-    """Calls ``callback(reset)`` once for a FIN (False), once for a reset or full close (True)."""
+    """Calls ``callback(reset)`` once for a FIN (False), once for a reset or full close (True).
+
+    One that raises is logged, and the others are called as ever: all connections share the watch.
+    """
 
     #: By how many seconds a call can lag behind the event.
     lag: float
+
+    #: Where errors in callbacks are logged.
+    faults: Complaint
 
     def add(self, sock: socket.socket, callback: Callable[[bool], None]) -> None: ...
 
@@ -48,6 +63,7 @@ class EpollPeerWatch:
     lag = 0.0
 
     def __init__(self) -> None:
+        self.faults = Complaint(log)
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
 
@@ -71,10 +87,14 @@ class EpollPeerWatch:
     async def run(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for fd, events in self._epoll.poll(0):
+            for fd, events in self._epoll.poll(0, EVENTS_PER_ROUND):
                 callback = self._callbacks.get(fd)
-                if callback is not None:
+                if callback is None:
+                    continue
+                try:
                     callback(events)
+                except Exception:  # noqa: BLE001 - logged, with its traceback
+                    self.faults.fault("internal error in telling what happened to a socket")
 
     def close(self) -> None:
         self._epoll.close()
@@ -90,6 +110,7 @@ class SweepingPeerWatch:
     lag = SWEEP_SECONDS
 
     def __init__(self) -> None:
+        self.faults = Complaint(log)
         self._callbacks: dict[socket.socket, Callable[[bool], None]] = {}
         self._ended: set[socket.socket] = set()
 
@@ -104,8 +125,12 @@ class SweepingPeerWatch:
         while True:
             await trio.sleep(SWEEP_SECONDS)
             for sock, callback in list(self._callbacks.items()):
-                if sock in self._callbacks:
+                if sock not in self._callbacks:
+                    continue
+                try:
                     self._look(sock, callback)
+                except Exception:  # noqa: BLE001 - logged, with its traceback
+                    self.faults.fault("internal error in telling what happened to a socket")
 
     def _look(self, sock: socket.socket, callback: Callable[[bool], None]) -> None:
         try:

@@ -134,3 +134,6 @@ class _Idle(Timed):
 
     def expire(self) -> None:
         self._scope.cancel(reason="tunnel_idle deadline")
+
+    def end(self) -> None:
+        self._scope.cancel(reason="internal error")

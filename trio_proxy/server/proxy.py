@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import trio
 
+from trio_proxy.exchange.complaint import Complaint
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.front.entrypoint import Entrypoint, EntrypointRules
 from trio_proxy.front.listeners import shown
@@ -33,10 +34,14 @@ log = logging.getLogger("trio_proxy.server")
 
 
 class Telemetry:
-    """What connections report to: the counters, and the access log while it is on."""
+    """What connections report to: the counters, and the access log while it is on.
+
+    Neither costs a connection anything if it fails: that is logged, and the other is told.
+    """
 
     def __init__(self, stats: Stats, on_exchange: Callable[[Exchange], None] | None) -> None:
         self.stats = stats
+        self._uncounted, self._untold = Complaint(log), Complaint(log)
         self.connection_opened = stats.connection_opened
         self.connection_closed = stats.connection_closed
         self.request_started = stats.request_started
@@ -45,9 +50,15 @@ class Telemetry:
         self._prepared = False
 
     def exchange_ended(self, exchange: Exchange) -> None:
-        self.stats.exchange_ended(exchange)
+        try:
+            self.stats.exchange_ended(exchange)
+        except Exception:  # noqa: BLE001 - logged, with its traceback
+            self._uncounted.fault("internal error in counting %s", exchange.trace_id)
         if self._logs_access and self._on_exchange is not None:
-            self._on_exchange(exchange)
+            try:
+                self._on_exchange(exchange)
+            except Exception:  # noqa: BLE001 - logged, with its traceback
+                self._untold.fault("error in on_exchange trace_id=%s", exchange.trace_id)
 
     async def prepare(self, settings: Settings) -> None:
         self._prepared = settings.logging.access

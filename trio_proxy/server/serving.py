@@ -33,8 +33,9 @@ async def open_proxy(
     Leaving the block normally drains the proxy; an exception or a cancellation stops it at once.
     ``network`` replaces the operating system's (see `trio_proxy.testing.SimNet`); its ``run`` is
     then the caller's business. ``on_exchange`` is called with each ended exchange, instead of an
-    access log through the logger ``trio_proxy.access``. ``settings.workers`` is for the program:
-    here it is one event loop in any case. Raises OSError if an address cannot be bound.
+    access log through the logger ``trio_proxy.access``; if it raises, that is logged, and the proxy
+    goes on. ``settings.workers`` is for the program: here it is one event loop in any case. Raises
+    OSError if an address cannot be bound.
     """
     check_settings(settings)
     own_network = SocketNetwork() if network is None else None

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -182,7 +183,7 @@ class LogWriter:
         lost, left = 0, len(self._queue)
         while left > 0:
             records = [self._queue.popleft() for _ in range(min(left, WRITE_RECORDS))]
-            lost += self._sink.emit(records, self.style)
+            lost += self._emit(records)
             left -= len(records)
         if missing and not lost and not self._report(missing):
             self._reported += missing
@@ -190,7 +191,13 @@ class LogWriter:
 
     def _report(self, missing: int) -> int:
         text = f"{missing} log lines dropped: the log could not take them"
-        return self._sink.emit([warning_record(text)], self.style)
+        return self._emit([warning_record(text)])
+
+    def _emit(self, records: Sequence[Any]) -> int:
+        try:
+            return self._sink.emit(records, self.style)
+        except Exception:  # noqa: BLE001 - a sink that fails loses lines, it must not end the proxy
+            return len(records)
 
     def _count_dropped(self, lines: int) -> None:
         self.dropped += lines

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import heapq
 import itertools
+import logging
 import math
 import os
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from types import TracebackType
 
 import trio
 
+from trio_proxy.exchange.complaint import Complaint
 from trio_proxy.http.addresses import Address, TcpAddress, UnixAddress
 from trio_proxy.testing.conditions import SimConditions, as_address
 from trio_proxy.testing.listener import SimListener
@@ -26,6 +28,8 @@ from trio_proxy.testing.peer import Handler, Peer, Upstream, serve_peers
 from trio_proxy.testing.pipe import Gate, Link
 from trio_proxy.testing.scheduler import SeededScheduler
 from trio_proxy.testing.stream import SimStream, connect_pair
+
+log = logging.getLogger("trio_proxy.net")
 
 #: First of the ports that port 0 gives out: the start of the dynamic range (RFC 6335 §6).
 FIRST_FREE_PORT = 49152
@@ -76,6 +80,7 @@ class SimNet(SimNames, SimConditions):
         self._hangups: list[tuple[float, int, SimStream]] = []
         self._hangup_order = itertools.count()
         self._hangup_gate = Gate()
+        self._hangup_faults = Complaint(log)
 
     # The Network protocol
 
@@ -220,6 +225,10 @@ class SimNet(SimNames, SimConditions):
     def forget(self, stream: SimStream) -> None:
         """For streams: this one was closed."""
         self._streams.pop(stream, None)
+
+    def hangup_failed(self, stream: SimStream) -> None:
+        """For streams: its `SimStream.on_hangup` has raised; it is aborted, as on a socket."""
+        self._hangup_faults.fault("internal error as %s hung up", stream.peer)
 
     async def __aenter__(self) -> SimNet:
         self._scheduler = SeededScheduler(self.seed)

@@ -31,12 +31,17 @@ class Hub(Protocol):
         """This end was closed."""
         ...
 
+    def hangup_failed(self, stream: SimStream) -> None:
+        """Its `SimStream.on_hangup` has raised the exception that is being handled."""
+        ...
+
 
 class SimStream:
     """A `Stream` of a `SimNet`, with faults to inject.
 
-    Operations raise OSError(EBADF) after `close`, ConnectionResetError once a reset has arrived,
-    and BrokenPipeError for a send after `send_eof` or, where a FIN came before, after a reset.
+    Operations but `is_readable` raise OSError(EBADF) after `close`, ConnectionResetError once a
+    reset has arrived, and BrokenPipeError for a send after `send_eof` or, where a FIN came before,
+    after a reset.
     """
 
     _other: SimStream
@@ -83,8 +88,10 @@ class SimStream:
         await self._in.readable.wait(is_ready, self._in.due_at)
 
     def is_readable(self) -> bool:
-        self._check_open()
-        return self._in.is_readable()
+        return self.closed or self._in.is_readable()
+
+    def room_bytes(self) -> int:
+        return 0 if self.closed else self._out.room
 
     def unread_bytes(self) -> int:
         self._check_open()
@@ -191,10 +198,17 @@ class SimStream:
         eof = self._in.has_arrived(self._in.fin_at)
         if self._on_hangup is not None and eof and not self._reported_eof:
             self._reported_eof = True
-            self._on_hangup(False)
+            self._tell(self._on_hangup, False)
         if self._on_hangup is not None and self._was_reset() and not self._reported_reset:
             self._reported_reset = True
-            self._on_hangup(True)
+            self._tell(self._on_hangup, True)
+
+    def _tell(self, callback: HangupCallback, reset: bool) -> None:
+        try:
+            callback(reset)
+        except Exception:  # noqa: BLE001 - logged, with its traceback
+            self._hub.hangup_failed(self)
+            self.abort()
 
     # Faults
 

@@ -137,8 +137,8 @@ async def _relay_known_length(
     wire: ClientWire, stream: Stream, sink: Sink, reader: UpstreamReader
 ) -> None:
     """What came with the head first; the rest goes from socket to socket."""
-    if data := wire.take_body():
-        sink.write(data)
+    if wire.leftover:
+        sink.write(wire.take_body())  # nothing here holds it while the client may take its time
     if wire.body_complete:
         return
     await sink.flush()

@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 
 import trio
 
+from trio_proxy.exchange.complaint import Complaint
 from trio_proxy.exchange.contract import Next, Sink, SinkFilter
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import Stream
@@ -22,7 +23,6 @@ from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.messages import Fields, Request, ResponseHead
 from trio_proxy.http.phases import Phase
 from trio_proxy.policy.token_bucket import Grant, Rate, TokenBuckets, rate_limit_fields
-from trio_proxy.telemetry.complaint import Complaint
 
 log = getLogger("trio_proxy.handlers")
 

@@ -10,6 +10,7 @@ import trio
 
 from trio_proxy.codec.h1.requests import HeadLimits
 from trio_proxy.codec.h1.wire import ClientWire
+from trio_proxy.exchange.complaint import Complaint
 from trio_proxy.exchange.deadlines import STANDSTILL_SECONDS
 from trio_proxy.exchange.streams import READ_SIZE, Stream
 from trio_proxy.http.addresses import Address
@@ -17,7 +18,6 @@ from trio_proxy.http.errors import ProtocolError
 from trio_proxy.http.headers import Headers
 from trio_proxy.http.messages import NO_BODY, Request, ResponseHead
 from trio_proxy.net.network import OUT_OF_RESOURCES
-from trio_proxy.telemetry.complaint import Complaint
 from trio_proxy.upstream.pool.member import Member
 from trio_proxy.upstream.pool.rules import CheckRules
 

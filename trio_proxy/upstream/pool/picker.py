@@ -16,10 +16,10 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from trio_proxy.exchange.complaint import Complaint
 from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.phases import Phase
 from trio_proxy.policy.balance import Balancer
-from trio_proxy.telemetry.complaint import Complaint
 from trio_proxy.upstream.pool.member import Member
 from trio_proxy.upstream.session import Owner
 

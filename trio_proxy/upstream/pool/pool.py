@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
+from trio_proxy.exchange.complaint import Complaint
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.addresses import Address
 from trio_proxy.http.client import Client
 from trio_proxy.http.messages import Request
 from trio_proxy.policy.balance import make_balancer
 from trio_proxy.policy.retry_budget import RetryBudget
-from trio_proxy.telemetry.complaint import Complaint
 from trio_proxy.upstream.pool.discovery import Directory, Endpoint, Spec
 from trio_proxy.upstream.pool.keys import key_reader
 from trio_proxy.upstream.pool.member import Gauges, Member

@@ -16,12 +16,12 @@ from typing import Any
 import trio
 from attrs import define
 
+from trio_proxy.exchange.complaint import Complaint
 from trio_proxy.exchange.deadlines import Wait, WaitBlock
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.phases import Phase
 from trio_proxy.policy.queueing import StandingDelay, WaitEstimate
-from trio_proxy.telemetry.complaint import Complaint
 from trio_proxy.upstream.pool.picker import Choice
 from trio_proxy.upstream.pool.rules import QueueRules
 from trio_proxy.upstream.session import Slot
@@ -76,6 +76,7 @@ class Queue:
         self._full = Complaint(log)
         self._at_cap = Complaint(log)
         self._shedding = Complaint(log)
+        self._faults = Complaint(log)
         lengths[name] = 0
 
     def __len__(self) -> int:
@@ -171,7 +172,13 @@ class Queue:
         """Give what has become free to those who wait."""
         if not self._waiters:
             return
-        now = trio.current_time()
+        try:
+            self._serve(trio.current_time())
+        except Exception:  # noqa: BLE001 - logged, with its traceback
+            # Nor does any other fault of ours in here cost whoever happened to free the place.
+            self._faults.fault("internal error in serving the queue of pool %s", self._name)
+
+    def _serve(self, now: float) -> None:
         self._note_overload(now)
         while self._waiters and not self._particular:
             waiters = reversed(self._waiters) if self._overloaded else iter(self._waiters)

@@ -20,7 +20,17 @@ class Complaint:
         self._silent_until = -math.inf
 
     def warn(self, message: str, *args: object) -> None:
-        now = time.monotonic()
-        if now >= self._silent_until:
-            self._silent_until = now + COMPLAINT_SECONDS
+        if self._is_due():
             self._log.warning(message, *args)
+
+    def fault(self, message: str, *args: object) -> None:
+        """Log the exception that is being handled, with its traceback, as an error."""
+        if self._is_due():
+            self._log.exception(message, *args)
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._silent_until:
+            return False
+        self._silent_until = now + COMPLAINT_SECONDS
+        return True
