@@ -114,7 +114,7 @@ class H1Sink:
             if sent < size:
                 await send_rest(self._stream, data, sent, exchange, Wait.CLIENT_WRITE)
             elif size >= LARGE_BYTES:
-                del data  # nothing holds it while others have their turn
+                data = b""  # nothing holds it while others have their turn
                 await let_others_run(began, size, exchange)
         except (OSError, trio.ClosedResourceError) as exc:
             raise self._gone(exc) from exc
