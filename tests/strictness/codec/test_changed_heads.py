@@ -302,3 +302,11 @@ def test_a_request_made_by_a_handler_goes_the_same_way() -> None:
     ]
     assert sent[0] == sent[1]
     assert b"B" not in sent[0]
+
+
+def test_a_host_in_an_answer_stays_where_it_is() -> None:
+    """It means nothing there, so it is a field like any other."""
+    data = b"HTTP/1.1 200 OK\r\nA: 1\r\nDate: now\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    as_read = [b"A: 1", b"Date: now", b"Host: a", *OURS_TO_CLIENT, b"Content-Length: 0"]
+    assert to_client(data=data) == as_read
+    assert to_client(lambda headers: headers.set(b"a", b"1"), data=data) == [b"a: 1", *as_read[1:]]

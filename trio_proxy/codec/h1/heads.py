@@ -14,10 +14,13 @@ from trio_proxy.codec.h1.machine import h11
 from trio_proxy.codec.h1.standins import plain_request
 from trio_proxy.http.headers import Field, Headers
 from trio_proxy.http.messages import Request, ResponseHead
-from trio_proxy.http.names import OF_STATE_MACHINE
+from trio_proxy.http.names import EXPECT, HOST, OF_STATE_MACHINE
 
 #: What h11 writes of `plain_request`, and of a request with framing, behind the method.
 _STAND_IN = b" / HTTP/1.1\r\nHost: stand-in\r\n"
+
+#: In an answer these two mean nothing, and h11 would only put Host in front.
+_OF_STATE_MACHINE_IN_RESPONSES = OF_STATE_MACHINE & ~(HOST | EXPECT)
 
 
 def write_request(
@@ -44,7 +47,7 @@ def write_response(machine: h11.Connection, head: ResponseHead, framing: list[Fi
     Raises h11's LocalProtocolError for what is no response.
     """
     status, reason, fields = head.status, head.reason, head.fields
-    if fields.kinds & OF_STATE_MACHINE:
+    if fields.kinds & _OF_STATE_MACHINE_IN_RESPONSES:
         whole = h11.Response(status_code=status, headers=[*fields, *framing], reason=reason)
         return machine.send(whole) or b""
     event = h11.Response(status_code=status, headers=framing, reason=reason)
