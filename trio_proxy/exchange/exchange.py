@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 
-from trio_proxy.exchange.deadlines import Deadlines, Wait, WaitBlock
+from trio_proxy.exchange.deadlines import Deadlines, WaitBlock
 from trio_proxy.exchange.turns import Turns
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.client import Client
 from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.messages import Field

@@ -7,9 +7,9 @@ transport is an OSError, or a `trio.ClosedResourceError` if somebody has closed 
 
 from __future__ import annotations
 
-from trio_proxy.exchange.deadlines import Wait
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import READ_SIZE, Stream, note_piece
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.messages import Chunk
 
 

@@ -7,9 +7,10 @@ import math
 import trio
 
 from trio_proxy.codec.h1.wire import ServerWire
-from trio_proxy.exchange.deadlines import Wait, WaitBlock
+from trio_proxy.exchange.deadlines import WaitBlock
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import READ_SIZE, Stream
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.errors import ProtocolError, ProxyError, Reason, Source
 from trio_proxy.http.messages import CONTENT_PIECE_BYTES, Chunk, Fields, Framing
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import trio
 
 from trio_proxy.codec.h1.wire import ServerWire
-from trio_proxy.exchange.deadlines import Wait, WaitBlock
+from trio_proxy.exchange.deadlines import WaitBlock
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import READ_SIZE, Stream
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.errors import ProtocolError, ProxyError, Reason, Source
 from trio_proxy.http.messages import Request
 from trio_proxy.http.phases import Phase

@@ -9,10 +9,10 @@ from __future__ import annotations
 import trio
 
 from trio_proxy.codec.h1.wire import ServerWire
-from trio_proxy.exchange.deadlines import Wait
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import Stream
 from trio_proxy.exchange.transfer import LARGE_BYTES, let_others_run, send_borrowed, send_rest
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.front.h1_content import H1Content
 from trio_proxy.front.service import Service
 from trio_proxy.http.errors import ProxyError, Reason, Source

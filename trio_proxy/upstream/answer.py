@@ -10,9 +10,10 @@ import trio
 
 from trio_proxy.codec.h1.wire import ClientWire
 from trio_proxy.exchange.contract import Sink
-from trio_proxy.exchange.deadlines import Wait, WaitBlock
+from trio_proxy.exchange.deadlines import WaitBlock
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import READ_SIZE, Stream
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.errors import ProtocolError, ProxyError, Reason, Source
 from trio_proxy.http.messages import Framing
 from trio_proxy.http.phases import Phase

@@ -15,10 +15,10 @@ import time
 import trio
 
 from trio_proxy.codec.h1.wire import ClientWire
-from trio_proxy.exchange.deadlines import Wait
 from trio_proxy.exchange.exchange import STALE, Exchange, Try
 from trio_proxy.exchange.streams import Stream
 from trio_proxy.exchange.transfer import receive_later
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.errors import ProtocolError, ProxyError, Reason, Source
 from trio_proxy.http.messages import Content, Fields, Framing, Request, ResponseHead
 from trio_proxy.http.phases import Phase

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from trio_proxy.exchange.deadlines import Wait
 from trio_proxy.exchange.streams import Stream
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.phases import Phase
 from trio_proxy.net.dns.resolver import LookupFailed

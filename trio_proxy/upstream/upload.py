@@ -7,11 +7,11 @@ from typing import Protocol
 import trio
 
 from trio_proxy.codec.h1.wire import ClientWire
-from trio_proxy.exchange.deadlines import Wait
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import Stream, note_piece
 from trio_proxy.exchange.transfer import send_all, send_borrowed, turns_for
 from trio_proxy.exchange.turns import TURNS_WITHOUT_CHECKPOINT
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.errors import ProxyError
 from trio_proxy.http.messages import Content
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.world import run
-from trio_proxy.exchange.deadlines import Budgets, Deadlines, Wait
+from trio_proxy.exchange.deadlines import Budgets, Deadlines
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.timers import Timers
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.phases import Phase
 

@@ -7,7 +7,7 @@ import trio
 
 from support.scenario import now_ms, only
 from support.world import METRICS, settings_for, world
-from trio_proxy.exchange.deadlines import Wait
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.handlers.metrics import MetricsHandler
 from trio_proxy.server import build
 from trio_proxy.settings import Limits, Timeouts

@@ -17,8 +17,9 @@ import trio
 from attrs import define
 
 from trio_proxy.exchange.complaint import Complaint
-from trio_proxy.exchange.deadlines import Wait, WaitBlock
+from trio_proxy.exchange.deadlines import WaitBlock
 from trio_proxy.exchange.exchange import Exchange
+from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.phases import Phase
 from trio_proxy.policy.queueing import StandingDelay, WaitEstimate
