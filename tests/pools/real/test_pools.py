@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from support.crews import clients_of_all, pids_of
+from support.dns_server import DnsServer
 from support.processes import ROOT, wait_until
 from support.proxy_process import ProxyProcess
 from support.rawhttp import RawClient, get
@@ -136,3 +137,37 @@ def test_a_route_moves_to_another_pool_under_traffic(tmp_path: Path) -> None:
                         fresh.wait_for_more(3)
                 assert kept.failures == fresh.failures == []
             proxy.wait_until_quiet()
+
+
+def test_each_pool_asks_its_own_name_servers(
+    tmp_path: Path, nameserver: DnsServer, other_nameserver: DnsServer
+) -> None:
+    """One name is two servers, and a pool that is told to ask the other one moves alone."""
+    nameserver.records["app.test"] = {"A": ["127.0.0.1"]}
+    other_nameserver.records["app.test"] = {"A": ["127.0.0.2"]}
+    path = tmp_path / "x.toml"
+
+    def write(api: DnsServer, web: DnsServer) -> None:
+        path.write_text(
+            HEAD
+            + "".join(
+                f'[[routes]]\npath = "/{name}"\npool = "{name}"\n'
+                f'[[pools.{name}.upstreams]]\nhost = "app.test"\nport = {one.port}\n'
+                f'[pools.{name}.dns]\nnameservers = ["{server.where}"]\n'
+                for name, server in (("api", api), ("web", web))
+            )
+        )
+
+    with (
+        ScriptedUpstream(named(b"one")) as one,
+        ScriptedUpstream(named(b"two"), ("127.0.0.2", one.port)),
+    ):
+        write(nameserver, other_nameserver)
+        with ProxyProcess("run", path, cwd=tmp_path) as proxy:
+            proxy.wait_until_started()
+            assert get(proxy.where, "/api").body == b"one"
+            assert get(proxy.where, "/web").body == b"two"
+            write(nameserver, nameserver)
+            proxy.reload()
+            assert get(proxy.where, "/api").body == b"one"
+            assert get(proxy.where, "/web").body == b"one"
