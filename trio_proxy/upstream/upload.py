@@ -16,9 +16,7 @@ from trio_proxy.http.errors import ProxyError
 from trio_proxy.http.messages import Content
 
 
-async def upload_at_once(
-    content: Content, wire: ClientWire, stream: Stream, turns: Turns
-) -> bytes:
+async def upload_at_once(content: Content, wire: ClientWire, stream: Stream, turns: Turns) -> bytes:
     """Move what is there of a body of known length; what the upstream has not taken of it.
 
     A body that is here already needs no `Upload`, whose task costs more than to move a piece. An
