@@ -8,20 +8,22 @@ import trio
 
 from trio_proxy.exchange.streams import READ_SIZE, Stream
 from trio_proxy.exchange.timers import Timed, Timers
-
-#: Moves in a row that found their bytes ready before a direction lets the others run.
-TURNS_WITHOUT_CHECKPOINT = 16
+from trio_proxy.exchange.turns import Turns
 
 
 class Tunnel:
     """Relays both ways until both sides have ended, one fails, or nothing moves for too long.
 
-    The end of one side is passed on as a half-close, and the other direction goes on.
+    The end of one side is passed on as a half-close, and the other direction goes on. ``turns`` are
+    those of the client's connection, for both directions together.
     """
 
-    def __init__(self, left: Stream, right: Stream, idle_seconds: float, timers: Timers) -> None:
+    def __init__(
+        self, left: Stream, right: Stream, turns: Turns, idle_seconds: float, timers: Timers
+    ) -> None:
         self._left = left
         self._right = right
+        self._turns = turns
         self._idle_seconds = idle_seconds
         self._scope = trio.CancelScope()
         self._idle = _Idle(timers, self._scope)
@@ -64,13 +66,11 @@ class Tunnel:
     ) -> None:
         try:
             await self._send(target, data, count)
-            turns = 0
             while data := await self._receive(source, at_once=len(data) == READ_SIZE):
                 await self._send(target, data, count)
-                turns += 1
-                if turns % TURNS_WITHOUT_CHECKPOINT == 0:
+                if self._turns.take():
                     self._put_off_idle_deadline()
-                    await trio.lowlevel.checkpoint()
+                    await self._turns.pass_on()
             self._send_eof(target)
         except OSError:
             self._scope.cancel(reason="one side of the tunnel failed")

@@ -43,6 +43,12 @@ class UpstreamReader:
             else:
                 self._block.begin()
 
+    async def take_turn(self) -> None:
+        """Count one more operation, and let the others run if it is time to."""
+        turns = self._exchange.turns
+        if turns.take():
+            await turns.pass_on()
+
     async def _wait(self, stream: Stream) -> None:
         with self._exchange.deadlines.wait(Wait.READ) as block:
             if self.is_suspended:
@@ -57,9 +63,7 @@ class UpstreamReader:
 
     async def receive(self, stream: Stream) -> bytes:
         """The next bytes, ``b""`` at the end."""
-        turns = self._exchange.turns
-        if turns.take():
-            await turns.pass_on()
+        await self.take_turn()
         data = stream.receive_nowait(READ_SIZE)
         return await self.receive_later(stream) if data is None else data
 
@@ -73,6 +77,7 @@ class UpstreamReader:
 
     async def receive_into(self, stream: Stream, most: int) -> memoryview:
         """Up to ``most`` bytes, in a buffer that others use at the next await; none at the end."""
+        await self.take_turn()  # first, as others use the buffer meanwhile
         exchange = self._exchange
         buffer = exchange.scratch[: min(most, exchange.piece_bytes)]
         while (size := stream.receive_into_nowait(buffer)) is None:
@@ -119,6 +124,7 @@ async def _relay_decoded(
             return
         await sink.flush()
         if wire.has_more_body:
+            await reader.take_turn()  # where nothing is read, and a sink may have sent nothing
             continue
         data = await reader.receive(stream)
         if data:

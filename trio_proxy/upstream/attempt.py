@@ -41,7 +41,7 @@ from trio_proxy.upstream.h1_session import UpstreamSession
 from trio_proxy.upstream.session import Slot
 from trio_proxy.upstream.switch import switch_protocols
 from trio_proxy.upstream.tries import Tries
-from trio_proxy.upstream.upload import Upload, upload_nowait
+from trio_proxy.upstream.upload import Upload, upload_at_once
 
 #: Interim responses relayed for one request; nobody needs more, and each costs the client a head.
 MAX_INTERIM_RESPONSES = 32
@@ -256,7 +256,7 @@ class Attempt:
 
     async def _ask(self, stream: Stream) -> Fields | None:
         """Send the request, and relay the answer; beside the rest of the body if some is left."""
-        upload = self._send(stream)
+        upload = await self._send(stream)
         if upload is None:
             return await self._answer(stream)
         trailers: Fields | None = None
@@ -278,7 +278,7 @@ class Attempt:
     def _wire(self) -> ClientWire:
         return self._session.wire
 
-    def _send(self, stream: Stream) -> Upload | None:
+    async def _send(self, stream: Stream) -> Upload | None:
         """Send the head and what is there of the body in one go; the `Upload` that has the rest."""
         exchange, wire, content = self._exchange, self._wire, self._content
         exchange.phase = Phase.SEND
@@ -310,12 +310,13 @@ class Attempt:
         unsent = data[sent:]
         if not (unsent or ended) and self._can_upload_at_once():
             try:
-                unsent = upload_nowait(content, wire, stream)
+                unsent = await upload_at_once(content, wire, stream, exchange.turns)
             except OSError:
                 return None  # as above
             if content.complete:
                 self.encode_request_end()
                 ended = True
+                self._turn_began = exchange.deadlines.timers.now()
         if not unsent and ended:
             self._request_sent = True
             return None
@@ -432,6 +433,8 @@ class Attempt:
         if count > MAX_INTERIM_RESPONSES:
             error = ProtocolError(Reason.RESPONSE_MALFORMED, "too many interim responses")
             raise malformed(error, exchange.phase)
+        if exchange.turns.take():
+            await exchange.turns.pass_on()
         head.fields = interim_fields(head, exchange.trace_id, time.time())
         if self._request.version == b"1.1":
             await self._tries.sink.inform(head)

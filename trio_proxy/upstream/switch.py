@@ -24,7 +24,7 @@ async def switch_protocols(
     exchange.phase = Phase.STREAM
     deadlines = exchange.deadlines
     seconds = deadlines.budgets.tunnel_idle
-    tunnel = Tunnel(client, upstream, seconds, deadlines.timers)
+    tunnel = Tunnel(client, upstream, exchange.turns, seconds, deadlines.timers)
 
     def count_rightwards(size: int) -> None:
         exchange.bytes_received += size

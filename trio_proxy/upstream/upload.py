@@ -10,20 +10,20 @@ from trio_proxy.codec.h1.wire import ClientWire
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import Stream, note_piece
 from trio_proxy.exchange.transfer import send_all, send_borrowed, turns_for
-from trio_proxy.exchange.turns import TURNS_WITHOUT_CHECKPOINT
+from trio_proxy.exchange.turns import Turns
 from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.errors import ProxyError
 from trio_proxy.http.messages import Content
 
 
-def upload_nowait(content: Content, wire: ClientWire, stream: Stream) -> bytes:
+async def upload_at_once(content: Content, wire: ClientWire, stream: Stream, turns: Turns) -> bytes:
     """Move what is there of a body of known length; what the upstream has not taken of it.
 
-    A body that is here already needs no `Upload`, whose task costs more than to move a piece.
+    A body that is here already needs no `Upload`, whose task costs more than to move a piece. An
+    answer that comes before the end of the body is left to whoever reads beside an `Upload`.
     Raises OSError if the upstream takes no more, ProxyError for a fault of the client.
     """
-    turns = 0
-    while turns < TURNS_WITHOUT_CHECKPOINT and not content.complete:
+    while not content.complete:
         piece = content.receive_nowait(stream.piece_bytes)
         if piece is None:
             break
@@ -33,7 +33,10 @@ def upload_nowait(content: Content, wire: ClientWire, stream: Stream) -> bytes:
         note_piece(stream, size, sent)
         if sent < size:
             return bytes(piece[sent:])
-        turns += 2 * turns_for(size)  # a read and a write
+        if turns.take(2 * turns_for(size)) and not content.complete:  # a read and a write
+            await turns.pass_on()
+            if stream.is_readable():
+                break
     return b""
 
 

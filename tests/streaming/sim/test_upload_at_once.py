@@ -136,6 +136,20 @@ async def test_an_answer_that_comes_before_the_body_is_read() -> None:
         client.close()
 
 
+async def test_an_answer_that_comes_while_the_body_moves() -> None:
+    """The client gets it before the rest has moved, though nobody had to wait for any of that."""
+    size = 64 * MIB
+    async with world(network=SimNet(buffer=2 * size), timeouts=only()) as w:
+        client = await w.client()
+        await client.send(post(size) + bytes(size))
+        upstream = await w.upstreams[0].accept()
+        await upstream.read_head()
+        await upstream.respond(b"no", status=413)
+        assert (await client.read_response()).status == 413
+        assert len(await upstream.receive_all()) < size
+        client.close()
+
+
 @pytest.mark.parametrize(("size", "buffer"), [(40_000, 10_000), (MIB, 100_000), (600_000, 300_000)])
 async def test_a_connection_with_half_a_body_on_it_is_never_used_again(
     size: int, buffer: int
