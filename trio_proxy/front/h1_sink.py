@@ -135,7 +135,7 @@ class H1Sink:
         pending.clear()
         self._exchange.head_sent = self._started
         sending = self._send(data)
-        del data  # it is up to that for how long it is held
+        data = b""  # it is up to that for how long it is held
         await sending
 
     async def _send(self, data: Chunk) -> None:
@@ -146,7 +146,7 @@ class H1Sink:
             if sent < len(data):
                 await send_rest(self._stream, data, sent, self.watchdog, "client_write")
             elif sent >= LARGE_BYTES:
-                del data
+                data = b""
                 await let_others_run(began, sent, self.watchdog, "client_write")
             elif self.watchdog.is_winded():
                 await self.watchdog.breathe("client_write")
