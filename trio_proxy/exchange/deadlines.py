@@ -280,3 +280,9 @@ class WaitBlock(Timed):
 
     def expire(self) -> None:
         self._deadlines.run_out(self.wait, self._budget, self.overdue)
+
+    def end(self) -> None:
+        """To expire has failed: the exchange must end all the same."""
+        scope = self._deadlines.scope
+        if scope is not None:
+            scope.cancel(reason="a deadline that failed")

@@ -220,3 +220,6 @@ class _Idle(Timed):
     def expire(self) -> None:
         self.is_over = True
         self._stream.close()
+
+    def end(self) -> None:
+        self._stream.abort()

@@ -59,7 +59,7 @@ async def test_a_few_go_on_in_each_round_and_others_have_their_steps_in_between(
         movers.cancel_scope.cancel()
     assert begun_with <= 2 * len(moved)
     assert most_in_a_step <= 3 * TASKS_PER_ROUND
-    assert max(moved) - min(moved) <= 10  # in their order
+    assert max(moved) <= 2 * min(moved)  # they take turns
 
 
 async def test_who_is_cancelled_leaves_the_queue() -> None:
