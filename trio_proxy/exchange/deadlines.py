@@ -113,6 +113,10 @@ class Deadlines:
         #: What was waited for when a cancellation came.
         self._ended_in: Wait | None = None
 
+    def let_go(self) -> None:
+        """The exchange is over: hold on to nothing of it."""
+        self.subject = self.scope = self.failure = self.try_under_way = None
+
     # The whole exchange
 
     def start_total(self, now: float, at_most: float | None = None) -> None:
@@ -242,7 +246,7 @@ class WaitBlock(Timed):
         self._is_suspended = False
         deadlines, wait = self._deadlines, self.wait
         due = self.timers.now() + deadlines.budgets.waits[wait.index]
-        budget: str = wait.value
+        budget = wait.key
         if deadlines.try_at <= due and wait.is_of_try:
             due, budget = deadlines.try_at, _TRY
         if deadlines.total_at <= due:

@@ -38,12 +38,14 @@ class Wait(enum.Enum):
     #: Bytes of the upstream's.
     READ = "read"
 
+    key: str
     index: int
     reason: Reason
     source: Source
     is_of_try: bool
 
     def __init__(self, name: str) -> None:
+        self.key = name
         self.index = len(type(self).__members__)
         self.reason, self.source = _VERDICTS[name]
         #: It ends the try that is under way, rather than the exchange.

@@ -155,7 +155,7 @@ class ServerSession:
             exchange.bytes_received -= len(self._wire.leftover)  # of the next request
         exchange.end(self._service.timers.now())
         self._exchange = self._sink = None
-        self._deadlines.restart(None, self._deadlines.budgets)
+        self._deadlines.let_go()
         self._service.observer.exchange_ended(exchange)
 
     async def _close(self, exchange: Exchange, sink: H1Sink) -> None:

@@ -66,6 +66,7 @@ class Retrier(Tries):
                 slot = await pool.lease(exchange, choice, now)
             self._made += 1
             self.has_next = self._made < self._retry.attempts
+            self.can_go_elsewhere = self.has_next and len(pool.members) > 1
             trailers = await Attempt(self, slot).run()
             if trailers is not None:
                 return trailers

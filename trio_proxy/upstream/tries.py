@@ -28,10 +28,12 @@ class Tries:
     """A request on its way to one upstream after another; `trio_proxy.upstream.retry` decides.
 
     ``replay`` is the request's content if it has one; ``is_replayable`` says that the request may
-    go out again though it may have been acted upon, and ``has_next`` that there may be another try.
+    go out again though it may have been acted upon, ``has_next`` that there may be another try, and
+    ``can_go_elsewhere`` that it may be at another upstream.
     """
 
     __slots__ = (
+        "can_go_elsewhere",
         "content",
         "exchange",
         "has_next",
@@ -53,6 +55,7 @@ class Tries:
         self.rules = rules
         self.is_replayable = False
         self.has_next = False
+        self.can_go_elsewhere = False
         self.replay: ReplayContent | None = None
         self.content: Content = request.content
 
