@@ -13,25 +13,20 @@ from trio_proxy.exchange.waits import Wait
 from trio_proxy.http.messages import Chunk
 
 
-async def wait_readable(stream: Stream, exchange: Exchange, wait: Wait) -> None:
-    """Wait for bytes, the end or an error of a stream."""
-    with exchange.deadlines.wait(wait) as block:
-        await stream.wait_readable()
-        if block.is_late:
-            await block.too_late()
-
-
 async def receive_later(stream: Stream, exchange: Exchange, wait: Wait) -> bytes:
     """Bytes from the stream, ``b""`` at its end.
 
     For when nothing can have come yet: saves the system call that would say so. A cancellation
     never loses what was read.
     """
-    while True:
-        await wait_readable(stream, exchange, wait)
+    data = None
+    while data is None:
+        with exchange.deadlines.wait(wait) as block:
+            await stream.wait_readable()
+            if block.is_late:
+                await block.too_late()
         data = stream.receive_nowait(READ_SIZE)
-        if data is not None:
-            return data
+    return data
 
 
 async def send_all(stream: Stream, data: Chunk, exchange: Exchange, wait: Wait) -> None:

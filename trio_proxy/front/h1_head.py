@@ -15,37 +15,35 @@ from trio_proxy.http.phases import Phase
 from trio_proxy.policy.forwarding import new_trace_id
 
 
-async def read_head(wire: ServerWire, stream: Stream, exchange: Exchange) -> Request:
-    """The next request head of a connection, noted in the exchange.
+def head_at_once(wire: ServerWire, exchange: Exchange) -> Request | None:
+    """The next request head of a connection, noted in the exchange; None if it has not come whole.
 
-    Nearly always it is there already, all of it. Otherwise it has one budget: a client that sends a
-    byte now and then gains nothing. Raises ProxyError for a head that is refused or late, and for a
-    client that leaves before its end.
+    Nearly always it has. Raises ProxyError for a head that is refused.
     """
-    request = _next_request(wire, exchange)
-    if request is None:
-        request = await _await_head(wire, stream, exchange)
-    exchange.method = request.method.decode("ascii")
-    exchange.target = request.target.decode("ascii")
-    exchange.version = request.version.decode("ascii")
-    return request
-
-
-def _next_request(wire: ServerWire, exchange: Exchange) -> Request | None:
     try:
-        return wire.next_request()
+        request = wire.next_request()
     except ProtocolError as exc:
         _note_refused(exchange, wire.refused_line)
         raise ProxyError(Source.CLIENT, Phase.READ_HEAD, exc.reason, detail=exc.detail) from exc
+    if request is not None:
+        exchange.method = request.method.decode("ascii")
+        exchange.target = request.target.decode("ascii")
+        exchange.version = request.version.decode("ascii")
+    return request
 
 
-async def _await_head(wire: ServerWire, stream: Stream, exchange: Exchange) -> Request:
+async def read_head(wire: ServerWire, stream: Stream, exchange: Exchange) -> Request:
+    """The rest of a head that has not come whole, within one budget for all of it.
+
+    A client that sends a byte now and then gains nothing. Raises ProxyError for a head that is
+    refused or late, and for a client that leaves before its end.
+    """
     deadlines = exchange.deadlines
     with deadlines.open_scope(), deadlines.wait(Wait.HEAD) as block:
         request: Request | None = None
         while request is None:
             wire.feed(await _receive(stream, exchange, block))
-            request = _next_request(wire, exchange)
+            request = head_at_once(wire, exchange)
         return request
     failure = deadlines.why_over()
     assert failure is not None

@@ -12,6 +12,7 @@ drain.
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 import trio
@@ -23,7 +24,7 @@ from trio_proxy.exchange.streams import READ_SIZE, Stream
 from trio_proxy.exchange.timers import Timed, Timers
 from trio_proxy.exchange.turns import Turns
 from trio_proxy.front.h1_content import H1Content
-from trio_proxy.front.h1_head import read_head
+from trio_proxy.front.h1_head import head_at_once, read_head
 from trio_proxy.front.h1_sink import H1Sink
 from trio_proxy.front.linger import linger
 from trio_proxy.front.plan import Plan
@@ -52,7 +53,7 @@ class ServerSession:
         self._trusted: tuple[object, bool] = (None, False)
         self._exchange: Exchange | None = None
         self._sink: H1Sink | None = None
-        self._idle: _Idle | None = None
+        self._idle = _Idle(service.timers, stream)
         self._was_reset = False
 
     def __repr__(self) -> str:
@@ -70,6 +71,7 @@ class ServerSession:
                 if not await self._serve():
                     break
         finally:
+            self._idle.timers.forget(self._idle)
             self._stream.close()
             self._service.remove(self)
 
@@ -77,13 +79,13 @@ class ServerSession:
         """Idle until the client sends something; False if it ends the connection instead."""
         if self._service.draining:
             return False
-        stream = self._stream
-        idle = self._idle = _Idle(self._service.timers, stream)
+        stream, idle = self._stream, self._idle
+        idle.is_waiting = True
         idle.put_off(idle.timers.now() + self._service.plan.budgets.idle)
         try:
             while not self._wire.has_begun:
                 await stream.wait_readable()
-                if idle.is_over or idle.is_too_late:
+                if idle.is_too_late:
                     return False
                 data = stream.receive_nowait(READ_SIZE)
                 if data == b"":
@@ -93,8 +95,8 @@ class ServerSession:
             log.debug("%s: idle, and now gone, too late or drained", stream.peer)
             return False
         finally:
-            idle.timers.forget(idle)
-            self._idle = None
+            idle.is_waiting = False
+            idle.due = math.inf
         return True
 
     async def _serve(self) -> bool:
@@ -105,7 +107,9 @@ class ServerSession:
         sink = self._sink = H1Sink(service, self._stream, wire, exchange)
         try:
             try:
-                request = await read_head(wire, self._stream, exchange)
+                request = head_at_once(wire, exchange)
+                if request is None:
+                    request = await read_head(wire, self._stream, exchange)
                 if self._was_reset:
                     detail = "reset"
                     raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.CLIENT_GONE, detail=detail)
@@ -195,9 +199,8 @@ class ServerSession:
 
     def start_drain(self) -> None:
         """Close if idle; otherwise the exchange under way is the last one."""
-        idle = self._idle
-        if idle is not None and not idle.is_over and not self._stream.is_readable():
-            idle.expire()
+        if self._idle.is_waiting and not self._stream.is_readable():
+            self._idle.expire()
 
     def cut(self) -> None:
         """End the exchange under way: the drain's time is up."""
@@ -210,16 +213,15 @@ class ServerSession:
 class _Idle(Timed):
     """A client that sends no further request has to give its place up."""
 
-    __slots__ = ("_stream", "is_over")
+    __slots__ = ("_stream", "is_waiting")
 
     def __init__(self, timers: Timers, stream: Stream) -> None:
         super().__init__(timers)
         self._stream = stream
-        self.is_over = False
+        self.is_waiting = False
 
     def expire(self) -> None:
-        self.is_over = True
-        self._stream.close()
+        self._stream.close()  # whoever waits for it is woken by that
 
     def end(self) -> None:
         self._stream.abort()

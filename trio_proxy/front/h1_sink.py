@@ -11,7 +11,13 @@ import trio
 from trio_proxy.codec.h1.wire import ServerWire
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.exchange.streams import Stream
-from trio_proxy.exchange.transfer import LARGE_BYTES, let_others_run, send_borrowed, send_rest
+from trio_proxy.exchange.transfer import (
+    LARGE_BYTES,
+    let_others_run,
+    send_borrowed,
+    send_rest,
+    turns_for,
+)
 from trio_proxy.exchange.waits import Wait
 from trio_proxy.front.h1_content import H1Content
 from trio_proxy.front.service import Service
@@ -28,6 +34,7 @@ class H1Sink:
     __slots__ = (
         "_exchange",
         "_pending",
+        "_sent",
         "_service",
         "_started",
         "_stream",
@@ -57,6 +64,8 @@ class H1Sink:
         self._exchange = exchange
         self._pending: list[Chunk] = []
         self._started = False
+        #: How much of what was sent last the transport has taken.
+        self._sent = 0
 
     async def inform(self, head: ResponseHead) -> None:
         data = self._wire.encode_interim(head)
@@ -106,16 +115,27 @@ class H1Sink:
         return data
 
     async def _send(self, data: Chunk) -> None:
+        """Send a head, or what is large."""
         exchange, size = self._exchange, len(data)
-        exchange.bytes_sent += size
-        began = exchange.deadlines.timers.now() if size >= LARGE_BYTES else 0.0
+        began = exchange.deadlines.timers.now()
+        if not self._send_at_once(data):
+            await self._send_rest(data)
+        elif size >= LARGE_BYTES:
+            data = b""  # nothing holds it while others have their turn
+            await let_others_run(began, size, exchange)
+
+    def _send_at_once(self, data: Chunk) -> bool:
+        """Whether the transport has taken all of it; what it has taken is noted otherwise."""
+        self._exchange.bytes_sent += len(data)
         try:
-            sent = self._stream.send_nowait(data)
-            if sent < size:
-                await send_rest(self._stream, data, sent, exchange, Wait.CLIENT_WRITE)
-            elif size >= LARGE_BYTES:
-                data = b""  # nothing holds it while others have their turn
-                await let_others_run(began, size, exchange)
+            self._sent = self._stream.send_nowait(data)
+        except OSError as exc:
+            raise self._gone(exc) from exc
+        return self._sent == len(data)
+
+    async def _send_rest(self, data: Chunk) -> None:
+        try:
+            await send_rest(self._stream, data, self._sent, self._exchange, Wait.CLIENT_WRITE)
         except (OSError, trio.ClosedResourceError) as exc:
             raise self._gone(exc) from exc
 
@@ -137,8 +157,11 @@ class H1Sink:
         if end := self._wire.encode_end(trailers):
             self._pending.append(end)
         if self._pending:
-            await self._send(self._take_pending())
-            self._exchange.turns.take()  # the session passes on, when all of this is done
+            data = self._take_pending()
+            if not self._send_at_once(data):
+                await self._send_rest(data)
+            # The session passes on, when all of this is done.
+            self._exchange.turns.take(turns_for(len(data)))
         self._exchange.is_complete = True
 
     async def switch(self, head: ResponseHead) -> tuple[Stream, bytes]:

@@ -4,8 +4,8 @@ A try is one cancel scope, whatever it waits for: the budgets that are the upstr
 `Attempt.fail`, and another may follow. Where none can follow one that takes too long, the end of
 the try is that of the exchange, and the exchange's scope does for both: a scope costs 5 µs.
 
-A request without a body, or with one that is sent in one go, runs in the exchange's task alone. Only
-a body that has to be waited for gets a second task (`Upload`) and a nursery for it, because an
+A request without a body, or with one that is sent in one go, runs in the exchange's task alone.
+Only a body that has to be waited for gets a second task (`Upload`) and a nursery for it, because an
 upstream may answer before it has read everything, and a stalled upload must not hide that answer.
 """
 
@@ -267,7 +267,10 @@ class Attempt:
 
     async def _ask(self, stream: Stream) -> Fields | None:
         """Send the request, and relay the answer; beside the rest of the body if some is left."""
-        upload = await self._send(stream)
+        unsent = self._send_head(stream)
+        if unsent is None:
+            return await self._answer(stream)
+        upload = await self._send_body(stream, unsent)
         if upload is None:
             return await self._answer(stream)
         trailers: Fields | None = None
@@ -289,8 +292,11 @@ class Attempt:
     def _wire(self) -> ClientWire:
         return self._session.wire
 
-    async def _send(self, stream: Stream) -> Upload | None:
-        """Send the head and what is there of the body in one go; the `Upload` that has the rest."""
+    def _send_head(self, stream: Stream) -> bytes | None:
+        """Send the head, and what is there of the body, in one go.
+
+        Returns what the upstream has not taken of it, None if nothing more can or need be sent.
+        """
         exchange, wire, content = self._exchange, self._wire, self._content
         exchange.phase = Phase.SEND
         remaining = exchange.deadlines.remaining()
@@ -318,12 +324,18 @@ class Attempt:
         except OSError:
             self._nothing_taken = True
             return None  # an answer may have come before the reset: reading will tell
-        unsent = data[sent:]
+        self._request_sent = ended and sent == len(data)
+        return None if self._request_sent else data[sent:]
+
+    async def _send_body(self, stream: Stream, unsent: bytes) -> Upload | None:
+        """Send what is there already; the `Upload` that has the rest, None if there is none."""
+        exchange, wire, content = self._exchange, self._wire, self._content
+        ended = content.complete
         if not (unsent or ended) and self._can_upload_at_once():
             try:
                 unsent = await upload_at_once(content, wire, stream, exchange.turns)
             except OSError:
-                return None  # as above
+                return None  # an answer may have come before the reset: reading will tell
             if content.complete:
                 self.encode_request_end()
                 ended = True
@@ -409,7 +421,10 @@ class Attempt:
         while True:
             if head is None or not wire.leftover:
                 try:
-                    data = await self._receive_later(stream)
+                    if self._reader is None:
+                        data = await receive_later(stream, exchange, Wait.READ)
+                    else:
+                        data = await self._reader.receive_later(stream)
                 except (OSError, trio.ClosedResourceError) as exc:
                     raise self._reset(str(exc), retryable=not heard_anything) from exc
                 if not data:
@@ -427,11 +442,6 @@ class Attempt:
                 return head
             interims += 1
             await self._relay_interim(head, interims)
-
-    async def _receive_later(self, stream: Stream) -> bytes:
-        if self._reader is not None:
-            return await self._reader.receive_later(stream)
-        return await receive_later(stream, self._exchange, Wait.READ)
 
     def _reset(self, detail: str, *, retryable: bool) -> ProxyError:
         phase = self._exchange.phase

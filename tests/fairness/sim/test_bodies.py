@@ -10,7 +10,8 @@ from support.fairness import AT_MOST, most_between_steps
 from support.scenario import OK, only, pooled, post, tunnel
 from support.world import GET, World, world
 from trio_proxy.codec.h1.chunks import MAX_CHUNKS_AT_ONCE
-from trio_proxy.exchange.streams import PIECE_BYTES, READ_SIZE
+from trio_proxy.exchange.streams import READ_SIZE
+from trio_proxy.exchange.transfer import TURN_BYTES
 from trio_proxy.testing import SimNet
 
 MIB = 1024 * 1024
@@ -66,7 +67,7 @@ async def test_an_upload_of_known_length() -> None:
         client, upstream = await pooled(w)
         await client.send(post(LARGE) + bytes(LARGE))
         most = await most_between_steps(upstream.stream.unread_bytes, LARGE)
-        assert most <= AT_MOST * PIECE_BYTES
+        assert most <= AT_MOST * TURN_BYTES
         assert len((await upstream.read_request()).body) == LARGE
         await upstream.send(OK)
         assert (await client.read_response()).body == b"ok"
@@ -77,7 +78,7 @@ async def test_an_upload_that_comes_behind_its_head() -> None:
         client, upstream = await asked(w, post(LARGE))
         await client.send(bytes(LARGE))
         most = await most_between_steps(upstream.stream.unread_bytes, LARGE)
-        assert most <= AT_MOST * PIECE_BYTES
+        assert most <= AT_MOST * TURN_BYTES
         assert len(await upstream.receive_exactly(LARGE)) == LARGE
         await upstream.send(OK)
         assert (await client.read_response()).body == b"ok"
@@ -89,7 +90,7 @@ async def test_a_download_of_known_length() -> None:
         await upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE)
         await upstream.send(bytes(LARGE))
         most = await most_between_steps(client.stream.unread_bytes, LARGE)
-        assert most <= AT_MOST * PIECE_BYTES
+        assert most <= AT_MOST * TURN_BYTES
         assert len((await client.read_response()).body) == LARGE
 
 

@@ -42,15 +42,16 @@ def write_request(
 
 
 def write_response(machine: h11.Connection, head: ResponseHead, framing: list[Field]) -> bytes:
-    """A final response head with its fields and then ``framing``, which h11 may complete.
+    """A response head with its fields and then ``framing``, which h11 may complete.
 
     Raises h11's LocalProtocolError for what is no response.
     """
     status, reason, fields = head.status, head.reason, head.fields
+    kind = h11.InformationalResponse if status < 200 else h11.Response
     if fields.kinds & _OF_STATE_MACHINE_IN_RESPONSES:
-        whole = h11.Response(status_code=status, headers=[*fields, *framing], reason=reason)
+        whole = kind(status_code=status, headers=[*fields, *framing], reason=reason)
         return machine.send(whole) or b""
-    event = h11.Response(status_code=status, headers=framing, reason=reason)
+    event = kind(status_code=status, headers=framing, reason=reason)
     data = machine.send(event) or b""
     if not fields.lines:
         return data

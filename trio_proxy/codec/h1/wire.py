@@ -106,10 +106,7 @@ class ServerWire(Wire):
 
     def encode_interim(self, head: ResponseHead) -> bytes:
         """A 1xx response, 101 included."""
-        event = h11.InformationalResponse(
-            status_code=head.status, headers=list(head.fields), reason=head.reason
-        )
-        return self._h11.send(event) or b""
+        return write_response(self._h11, head, [])
 
     def encode_head(self, head: ResponseHead, *, keep_alive: bool) -> bytes:
         """A final response head with exactly one framing field (none where there can be no body).
