@@ -72,6 +72,9 @@ class H1Sink:
     def start(self, head: ResponseHead) -> None:
         wire = self._wire
         if self._started or self.request is None:
+            if self._exchange.head_sent:
+                # Whoever answers twice must not put an answer there that no request belongs to.
+                raise RuntimeError("a response has begun to leave, and cannot be started anew")
             self._pending.clear()
             wire.start_response_anew()
         # An answer that comes before the request has ended may be the last that the upstream wants
@@ -118,8 +121,11 @@ class H1Sink:
     async def send_through(self, view: memoryview) -> None:
         await self.flush()
         exchange = self._exchange
-        self._wire.encode_data(view)  # of known length, so h11 counts it and adds nothing
+        pieces = self._wire.encode_data(view)  # of known length, so h11 counts it and adds nothing
         exchange.body_bytes_sent += len(view)
+        if len(pieces) > 1:  # unless a filter has taken the length away
+            await self._send(b"".join(pieces))
+            return
         exchange.bytes_sent += len(view)
         try:
             await send_borrowed(self._stream, view, exchange, Wait.CLIENT_WRITE)
