@@ -92,6 +92,8 @@ class H1Sink:
         self._pending.append(wire.encode_head(head, keep_alive=self.keep_alive))
 
     def write(self, data: bytes) -> None:
+        if not self._started:
+            raise RuntimeError("a body comes after the head: start has not been called")
         self._pending.extend(self._wire.encode_data(data))
         self._exchange.body_bytes_sent += len(data)
 
@@ -136,6 +138,8 @@ class H1Sink:
     async def end(self, trailers: Fields = ()) -> None:
         if self.switched:
             return
+        if not self._started:
+            raise RuntimeError("there is nothing to end: start has not been called")
         if end := self._wire.encode_end(trailers):
             self._pending.append(end)
         if self._pending:

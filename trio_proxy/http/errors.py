@@ -106,6 +106,9 @@ class Reason(Verdict, enum.Enum):
     def __init__(self, status: int, error_type: str, text: str) -> None:
         super().__init__(status, error_type, text, slug=self.name.lower())
 
+    def __repr__(self) -> str:
+        return f"<Reason {self.status} {self.slug}>"
+
 
 class ProxyError(Exception):
     """One failed exchange or try.
