@@ -1,20 +1,22 @@
 """Lets only those in who know a key: anybody else is answered with 401.
 
-[middlewares.keys]
-kind = "api_key:ApiKey"
-keys = ["correct-horse-battery", "the-second-one"]
+    [middlewares.keys]
+    kind = "api_key:ApiKey"
+    keys = ["correct-horse-battery", "the-second-one"]
 
-[[routes]]
-path = "/v1"
-pool = "default"
-middlewares = ["keys"]
+    [[routes]]
+    path = "/v1"
+    pool = "default"
+    middlewares = ["keys"]
 
-[[upstreams]]
-host = "127.0.0.1"
-port = 9001
+    [[upstreams]]
+    host = "127.0.0.1"
+    port = 9001
 
-trio-proxy run --app-dir examples proxy.toml
-curl -H 'X-API-Key: correct-horse-battery' http://127.0.0.1:8080/v1
+The key comes in a field of the request, and goes no further:
+
+    trio-proxy run --app-dir examples proxy.toml
+    curl -H 'X-API-Key: correct-horse-battery' http://127.0.0.1:8080/v1
 """
 
 from __future__ import annotations
