@@ -14,7 +14,7 @@ nox.options.sessions = ["tests", "lint", "types"]
 #: Processes that share the tests; the machines of continuous integration have two cores.
 WORKERS = "2"
 
-PATHS = ("trio_proxy", "tests", "bench", "noxfile.py")
+PATHS = ("trio_proxy", "tests", "bench", "examples", "noxfile.py")
 
 
 @nox.session

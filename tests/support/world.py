@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -28,12 +28,13 @@ from attrs import define, field
 from trio.testing import MockClock
 
 from support.conversation import ScriptedUpstream, Speaker
+from trio_proxy.exchange.contract import Handler, Middleware
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.addresses import TcpAddress, UnixAddress, parse_address
 from trio_proxy.http.phases import Phase
 from trio_proxy.server.proxy import Proxy
 from trio_proxy.server.serving import open_proxy
-from trio_proxy.settings import Retry, Settings, UpstreamSettings
+from trio_proxy.settings import MiddlewareSettings, Retry, Settings, UpstreamSettings
 from trio_proxy.telemetry.stats import UpstreamKey, UpstreamStats
 from trio_proxy.testing import SimNet, SimStream
 from trio_proxy.upstream.pool.member import Member as PoolMember
@@ -160,9 +161,15 @@ async def world(
     metrics_listen: str | None = None,
     network: SimNet | None = None,
     errors_in_log: bool = False,
+    handlers: Mapping[str, Handler] | None = None,
+    middlewares: Sequence[Middleware] | Mapping[str, Middleware] = (),
+    tables_of_middlewares: Mapping[str, MiddlewareSettings] | None = None,
     **tables: Any,
 ) -> AsyncIterator[World]:
     """A proxy before ``upstreams``; ``tables`` are those of `Settings`.
+
+    ``handlers`` and ``middlewares`` are what `open_proxy` is given, ``tables_of_middlewares`` are
+    in the settings.
 
     ``upstreams`` are a number of them, or addresses, or `upstream_settings`. ``servers`` are the
     addresses where somebody listens, if not at those: of names, DNS decides who it is.
@@ -170,6 +177,8 @@ async def world(
     ``network`` replaces a `SimNet` without latency; ``errors_in_log`` says that some are expected.
     """
     net = SimNet() if network is None else network
+    if tables_of_middlewares is not None:
+        tables["middlewares"] = tables_of_middlewares
     config = settings_for(upstreams, listen=listen, metrics_listen=metrics_listen, **tables)
     places = [each.address for each in config.upstreams] if servers is None else servers
     tasks, files = trio.lowlevel.current_statistics().tasks_living, _open_files()
@@ -180,7 +189,13 @@ async def world(
         async with net, trio.open_nursery() as helpers:
             scripted = [ScriptedUpstream(await net.listen(place), helpers) for place in places]
             try:
-                async with open_proxy(config, network=net, on_exchange=exchanges.append) as proxy:
+                async with open_proxy(
+                    config,
+                    network=net,
+                    on_exchange=exchanges.append,
+                    handlers=handlers,
+                    middlewares=middlewares,
+                ) as proxy:
                     w = World(net, proxy, scripted, exchanges, records, helpers)
                     w.remember()
                     try:

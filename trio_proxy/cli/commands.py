@@ -26,6 +26,14 @@ EXIT_FAILURE = 1
 EXIT_BAD_CONFIG = 2
 
 
+app_dir_option = click.option(
+    "--app-dir",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Where to find the modules of middlewares, beside PYTHONPATH.",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="trio-proxy", prog_name="trio-proxy")
 def commands() -> None:
@@ -36,13 +44,18 @@ def commands() -> None:
 @click.argument("config_path", metavar="[CONFIG]", required=False)
 @click.option("--listen", metavar="HOST:PORT", help="Listen here instead of where the file says.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
-def run(config_path: str | None, listen: str | None, log_level: str | None) -> None:
+@app_dir_option
+def run(
+    config_path: str | None, listen: str | None, log_level: str | None, app_dir: str | None
+) -> None:
     """Serve.
 
     Without CONFIG: $CONFIG_PATH, else conf/proxy.toml if it is there, else the environment
     variables UPSTREAM_HOSTS, PROXY_LISTEN_HOST, PROXY_LISTEN_PORT and so on alone. SIGHUP reloads,
     SIGTERM and SIGINT drain and stop.
     """
+
+    _find_modules_in(app_dir)
 
     def load() -> tuple[Settings, str]:
         settings, path = config.find_and_load(config_path, os.environ)
@@ -67,11 +80,13 @@ def run(config_path: str | None, listen: str | None, log_level: str | None) -> N
 
 @commands.command()
 @click.argument("config_path", metavar="CONFIG")
-def check(config_path: str) -> None:
+@app_dir_option
+def check(config_path: str, app_dir: str | None) -> None:
     """Validate a configuration: one line for each problem, and exit status 2 if there is one.
 
-    Pools that no route leads to are mentioned, and are no problem.
+    Pools and middlewares that no route leads to are mentioned, and are no problem.
     """
+    _find_modules_in(app_dir)
     settings = _or_exit(lambda: config.load_file(config_path))
     for remark in settings.remarks():
         click.echo(f"{config_path}: {remark}", err=True)
@@ -83,6 +98,15 @@ def demo() -> None:
     """Show the proxy at work: two echo upstreams and the proxy before them, on free ports."""
     settings = demonstration.proxy_settings()
     _serve_until_stopped(settings, demonstration.run)
+
+
+def _find_modules_in(directory: str | None) -> None:
+    """Have Python look there last: no file in it can take the place of a module that is installed.
+
+    Workers inherit the path.
+    """
+    if directory is not None:
+        sys.path.append(os.path.abspath(directory))
 
 
 def _or_exit(load: Callable[[], T]) -> T:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from trio_proxy.exchange.contract import Handler, Middleware, Sink
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.messages import Request
+from trio_proxy.http.phases import Phase
 
 
 class Chained:
@@ -21,6 +22,7 @@ class Chained:
         return f"<Chained {self._middleware!r} {self._handler!r}>"
 
     async def handle(self, exchange: Exchange, request: Request, sink: Sink) -> None:
+        exchange.phase = Phase.REQUEST_FILTER
         await self._middleware.handle(exchange, request, sink, self._next)
 
 

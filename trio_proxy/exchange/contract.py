@@ -4,6 +4,11 @@ A handler pushes: it reads the request's body from ``request.content``, and push
 final head, body and end into the `Sink`. It returns nothing that owns a connection, so deadlines
 and slots nest lexically in it. A middleware does something before, after or instead of what comes
 next.
+
+Both run in the task of the exchange, within its total budget: one that waits for ever is cancelled
+and told as 504. What they raise costs that exchange, and nobody else anything: `ProxyError` is
+answered by its row of the status table, any other exception is logged and answered with 500, and so
+is one that returns without a whole answer. Once a head has left, the connection is cut instead.
 """
 
 from __future__ import annotations
@@ -29,16 +34,21 @@ class Sink(Protocol):
     def start(self, head: ResponseHead) -> None:
         """Begin the final response; ``head.fields`` are end-to-end fields without framing.
 
-        May come again, with another head, as long as nothing of the first has been flushed.
+        The framing follows ``head.declared_length``: exactly so many bytes have to come, or any
+        number if it is None. May come again, with another head, as long as nothing of the first has
+        been flushed; raises RuntimeError later.
         """
         ...
 
     def write(self, data: bytes) -> None:
-        """Add a piece of body to what the next `flush` sends. Follow with `flush` or `end`."""
+        """Add a piece of body to what the next `flush` sends. Follow with `flush` or `end`.
+
+        A response to HEAD, a 204 and a 304 have no body.
+        """
         ...
 
     async def send_through(self, view: memoryview) -> None:
-        """Send a piece of body of known length from a borrowed buffer."""
+        """Send a piece of body from a borrowed buffer, which others use after the next await."""
         ...
 
     async def flush(self) -> None:
@@ -57,7 +67,13 @@ class Sink(Protocol):
 class SinkFilter:
     """A sink that passes all seven methods on to another: override those that are to change.
 
-    A body goes through either `write` or `send_through`, so whoever changes it overrides both.
+    Who changes heads overrides `start`, and `inform` and `switch` if it is about those, too. A body
+    goes through either `write` or `send_through`, so whoever changes it overrides both, and calls
+    ``head.forget_length()`` in `start`: its length is another then. What is held back has to be
+    written in `end`.
+
+    An answer that the proxy makes itself, because what comes next has failed, does not come through
+    here.
     """
 
     def __init__(self, sink: Sink) -> None:

@@ -81,6 +81,9 @@ class H1Sink:
     def start(self, head: ResponseHead) -> None:
         wire = self._wire
         if self._started or self.request is None:
+            if self._exchange.head_sent:
+                # Whoever answers twice must not put an answer there that no request belongs to.
+                raise RuntimeError("a response has begun to leave, and cannot be started anew")
             self._pending.clear()
             wire.start_response_anew()
         # An answer that comes before the request has ended may be the last that the upstream wants
@@ -98,6 +101,8 @@ class H1Sink:
         self._pending.append(wire.encode_head(head, keep_alive=self.keep_alive))
 
     def write(self, data: bytes) -> None:
+        if not self._started:
+            raise RuntimeError("a body comes after the head: start has not been called")
         self._pending.extend(self._wire.encode_data(data))
         self._exchange.body_bytes_sent += len(data)
 
@@ -142,8 +147,11 @@ class H1Sink:
     async def send_through(self, view: memoryview) -> None:
         await self.flush()
         exchange = self._exchange
-        self._wire.encode_data(view)  # of known length, so h11 counts it and adds nothing
+        pieces = self._wire.encode_data(view)  # of known length, so h11 counts it and adds nothing
         exchange.body_bytes_sent += len(view)
+        if len(pieces) > 1:  # unless a filter has taken the length away
+            await self._send(b"".join(pieces))
+            return
         exchange.bytes_sent += len(view)
         try:
             await send_borrowed(self._stream, view, exchange, Wait.CLIENT_WRITE)
@@ -154,6 +162,8 @@ class H1Sink:
     async def end(self, trailers: Fields = ()) -> None:
         if self.switched:
             return
+        if not self._started:
+            raise RuntimeError("there is nothing to end: start has not been called")
         if end := self._wire.encode_end(trailers):
             self._pending.append(end)
         if self._pending:

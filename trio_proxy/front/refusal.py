@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http
 import json
 import math
 import re
@@ -10,22 +9,22 @@ import re
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.dates import http_date
 from trio_proxy.http.errors import ProxyError
+from trio_proxy.http.headers import Headers
 from trio_proxy.http.messages import (
     NO_BODY,
     Body,
     Field,
+    Fields,
     Framing,
     Request,
     ResponseHead,
     list_members,
 )
+from trio_proxy.http.phrases import phrase_of
 from trio_proxy.policy.forwarding import PROXY_NAME, HeaderRules
 
 #: What a client is told to wait at least before it comes again after a 429 or 503, in seconds.
 RETRY_AFTER_SECONDS = 1
-
-#: RFC 9110's names where the standard library's depend on its version.
-_PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
 
 
 def refusal(
@@ -39,8 +38,8 @@ def refusal(
 
     ``now`` is in seconds since the Unix epoch.
     """
-    verdict = error.reason.value
-    phrase = _PHRASES.get(verdict.status) or http.HTTPStatus(verdict.status).phrase
+    verdict = error.reason
+    phrase = phrase_of(verdict.status)
     accept = request.fields.get(b"accept") if request is not None else None
     if accept is not None and _prefers_json(accept):
         kind = b"application/json"
@@ -65,11 +64,20 @@ def refusal(
     head = ResponseHead(
         status=verdict.status,
         reason=phrase.encode(),
-        fields=fields,
+        fields=_with(fields, error.fields) if error.fields else fields,
         body=NO_BODY if is_head else Body(Framing.LENGTH, len(body)),
         declared_length=len(body),
     )
     return head, body
+
+
+def _with(fields: list[Field], others: Fields) -> Headers:
+    """Both, the others in place of those of their names."""
+    headers = Headers(fields)
+    for name, _ in others:
+        headers.remove(name)
+    headers.extend(others)
+    return headers
 
 
 def _prefers_json(accept: bytes) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import cast
 
 import trio
 
@@ -45,7 +46,10 @@ async def serve_exchange(exchange: Exchange, request: Request, sink: Sink, plan:
         if scope.cancelled_caught:
             failure = deadlines.why_over()
         elif not exchange.is_complete:
-            raise RuntimeError("the handler has returned without a whole answer")
+            # It may have kept to itself why the exchange is over.
+            failure = deadlines.why_over()
+            if failure is None:
+                raise RuntimeError("the handler has returned without a whole answer")
     except ProxyError as exc:
         failure = exc
     except Exception as fault:  # noqa: BLE001 - logged unless it is a failure in a group
@@ -66,13 +70,17 @@ def _meet_client(exchange: Exchange, request: Request, plan: Plan) -> float | No
 
 
 def _leaf(fault: Exception) -> ProxyError | None:
-    """The failure that a handler has raised within a nursery of its own."""
+    """The failure that a handler has raised within a nursery of its own, if nothing else is in it.
+
+    A fault beside it would go unseen otherwise.
+    """
     if isinstance(fault, ExceptionGroup):
-        for each in fault.exceptions:
-            if isinstance(each, ProxyError):
-                return each
-            if (found := _leaf(each)) is not None:
-                return found
+        failures, faults = fault.split(ProxyError)
+        if failures is not None and faults is None:
+            first: BaseException = failures
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            return cast("ProxyError", first)
     return None
 
 

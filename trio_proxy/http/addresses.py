@@ -30,6 +30,7 @@ class UnixAddress:
         return f"unix:{self.path}"
 
 
+#: Where somebody listens.
 Address: TypeAlias = TcpAddress | UnixAddress
 
 

@@ -220,6 +220,16 @@ class ResponseHead:
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} {self.body!r}>"
 
+    def forget_length(self) -> None:
+        """The body will be another one: how long it is shows only when it has ended.
+
+        Fields that tell of the body that was (``ETag``, ``Content-Range``, digests) are left to
+        whoever knows how it changes.
+        """
+        self.declared_length = None
+        if not self.body.is_empty:
+            self.body = CHUNKED_BODY
+
 
 def list_members(value: bytes) -> list[bytes]:
     """The non-empty members of a comma-separated list, in lower case (RFC 9110 §5.6.1)."""

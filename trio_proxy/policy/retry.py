@@ -10,7 +10,7 @@ from collections.abc import Set
 
 from attrs import frozen
 
-from trio_proxy.http.errors import ProxyError, Reason
+from trio_proxy.http.errors import ProxyError, Reason, Verdict
 from trio_proxy.http.phases import Phase
 
 #: Methods that may be sent again without asking (RFC 9110 §9.2.2; TRACE is never proxied).
@@ -19,7 +19,7 @@ IDEMPOTENT_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 #: The longest ``Retry-After`` of an upstream that is waited for, in seconds, whatever the deadline.
 MAX_PAUSE_SECONDS = 60.0
 
-_CONDITIONS = {
+_CONDITIONS: dict[Verdict, str] = {
     Reason.CONNECTION_REFUSED: "connect",
     Reason.CONNECTION_FAILED: "connect",
     Reason.CONNECT_TIMEOUT: "connect",

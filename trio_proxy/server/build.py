@@ -15,12 +15,14 @@ from trio_proxy.policy.breaker import BreakerRules
 from trio_proxy.policy.forwarding import HeaderRules
 from trio_proxy.policy.retry import RetryRules
 from trio_proxy.routing.table import Route, RouteTable
+from trio_proxy.server.plugins import Plugins
 from trio_proxy.server.ratelimits import RateLimits
 from trio_proxy.settings import (
     BreakerSettings,
     Health,
     PoolLimits,
     PoolSettings,
+    RouteSettings,
     Settings,
     UpstreamSettings,
 )
@@ -163,18 +165,29 @@ def head_limits(settings: Settings) -> HeadLimits:
     )
 
 
-def proxy_plan(settings: Settings, pools: Mapping[str, Pool], limits: RateLimits) -> Plan:
+def proxy_plan(
+    settings: Settings, pools: Mapping[str, Pool], limits: RateLimits, plugins: Plugins
+) -> Plan:
     """What client connections need to know of the configuration.
 
     A single route of everything costs a request no look-up.
     """
     headers, heads = header_rules(settings), head_limits(settings)
     rules = MessageRules(headers, heads)
-    handlers = {
-        name: limits.limited(ProxyHandler(pools[name], budgets(settings, pool), rules))
+    proxying = {
+        name: ProxyHandler(pools[name], budgets(settings, pool), rules)
         for name, pool in settings.every_pool.items()
     }
-    routes = [Route(each.path, handlers[each.pool]) for each in settings.every_route]
+
+    def target_of(route: RouteSettings) -> Handler:
+        if route.pool is not None:
+            handler: Handler = proxying[route.pool]
+        else:
+            assert route.handler is not None
+            handler = plugins.handler(route.handler)
+        return limits.limited(plugins.in_front_of(handler, route))
+
+    routes = [Route(each.path, target_of(each)) for each in settings.every_route]
     only = routes[0] if len(routes) == 1 and routes[0].path == "/" else None
     return Plan(
         handler=Router(RouteTable(routes)) if only is None else only.target,

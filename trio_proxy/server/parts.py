@@ -20,8 +20,8 @@ class Part(Protocol):
     async def prepare(self, settings: Settings) -> None:
         """Get ready for settings; changes nothing that anybody can see.
 
-        Raises OSError if that cannot be done, and has undone by then what it did. What is prepared
-        is committed or abandoned before anything else is prepared.
+        Raises OSError if that cannot be done, ConfigError if it never can, and has undone by then
+        what it did. What is prepared is committed or abandoned before anything else is prepared.
         """
         ...
 
@@ -35,7 +35,10 @@ class Part(Protocol):
 
 
 async def put_in_force(parts: Sequence[Part], settings: Settings) -> None:
-    """Prepare and commit all parts, in this order. Raises OSError; then nothing has changed."""
+    """Prepare and commit all parts, in this order.
+
+    Raises OSError or ConfigError; then nothing has changed.
+    """
     prepared: list[Part] = []
     try:
         for part in parts:

@@ -23,6 +23,7 @@ from trio_proxy.net.network import Listener, Network
 from trio_proxy.server import build
 from trio_proxy.server.metrics_port import metrics_entrypoint
 from trio_proxy.server.parts import Part, put_in_force
+from trio_proxy.server.plugins import Plugins
 from trio_proxy.server.pools import Pools
 from trio_proxy.server.ratelimits import RateLimits
 from trio_proxy.settings import Settings
@@ -82,12 +83,15 @@ class Proxy:
         network: Network,
         on_exchange: Callable[[Exchange], None] | None,
         announce: Callable[..., None] = log.info,
+        *,
+        plugins: Plugins | None = None,
     ) -> None:
         self.settings = settings
         self.stats = Stats()
         telemetry = Telemetry(self.stats, on_exchange)
         self._pools = Pools(network, self.stats)
         self._rate_limits = RateLimits()
+        self._plugins = plugins or Plugins()
         rules = EntrypointRules(
             addresses=lambda settings: settings.listen,
             max_conns=lambda settings: settings.limits.max_client_conns,
@@ -103,6 +107,7 @@ class Proxy:
         self.parts: list[Part] = [
             self._pools,
             self._rate_limits,
+            self._plugins,
             telemetry,
             self._clients,
             self._metrics,
@@ -110,7 +115,7 @@ class Proxy:
         self._reloading = trio.Lock()
 
     def _plan(self, settings: Settings) -> Plan:
-        return build.proxy_plan(settings, self.pools, self._rate_limits)
+        return build.proxy_plan(settings, self.pools, self._rate_limits, self._plugins)
 
     def __repr__(self) -> str:
         clients = len(self.service.connections)
@@ -163,7 +168,10 @@ class Proxy:
     # Start.
 
     async def bind(self) -> None:
-        """Bind every address of the settings. Raises OSError, and then leaves none bound."""
+        """Bind every address of the settings. Raises OSError, and then leaves none bound.
+
+        Raises ConfigError for what routes name and nothing has, and for what cannot be made.
+        """
         await put_in_force(self.parts, self.settings)
 
     def start(self, background: trio.Nursery, connections: trio.Nursery) -> None:
@@ -183,7 +191,7 @@ class Proxy:
         """Put new settings in force without closing a connection.
 
         Client connections take them with their next request. Raises OSError if a new address cannot
-        be bound, and then nothing has changed.
+        be bound, and ConfigError as `bind` does; then nothing has changed.
         """
         check_settings(settings)
         async with self._reloading:

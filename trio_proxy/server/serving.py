@@ -7,14 +7,16 @@ connections, and only then takes the helpers away.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import trio
 
+from trio_proxy.exchange.contract import Handler, Middleware
 from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.net.dial import SocketNetwork
 from trio_proxy.net.network import Network
+from trio_proxy.server.plugins import Plugins
 from trio_proxy.server.proxy import Proxy, check_settings
 from trio_proxy.settings import Settings
 from trio_proxy.telemetry.logwriter import LogWriter
@@ -27,6 +29,8 @@ async def open_proxy(
     *,
     network: Network | None = None,
     on_exchange: Callable[[Exchange], None] | None = None,
+    handlers: Mapping[str, Handler] | None = None,
+    middlewares: Sequence[Middleware] | Mapping[str, Middleware] = (),
 ) -> AsyncIterator[Proxy]:
     """Serve inside an ``async with`` block: ``async with open_proxy(settings) as proxy: ...``.
 
@@ -34,16 +38,24 @@ async def open_proxy(
     ``network`` replaces the operating system's (see `trio_proxy.testing.SimNet`); its ``run`` is
     then the caller's business. ``on_exchange`` is called with each ended exchange, instead of an
     access log through the logger ``trio_proxy.access``; if it raises, that is logged, and the proxy
-    goes on. ``settings.workers`` is for the program: here it is one event loop in any case. Raises
-    OSError if an address cannot be bound.
+    goes on. ``settings.workers`` is for the program: here it is one event loop in any case.
+
+    ``handlers`` are those that routes can name: ``RouteSettings(path="/hello", handler="hello")``.
+    ``middlewares`` stand in front of every route, the first of them outermost; or, as a mapping, in
+    front of those routes that name them. Both are instances, which go on through every reload.
+
+    Raises OSError if an address cannot be bound, `ConfigError` for a name in a route that nothing
+    has and for a middleware of the settings that cannot be made, TypeError for what is no instance.
     """
     check_settings(settings)
+    plugins = Plugins(handlers, middlewares)
     own_network = SocketNetwork() if network is None else None
     writer = None
     if on_exchange is None:
         writer = LogWriter(LoggingSink())
         on_exchange = writer.put
-    proxy = Proxy(settings, own_network or network, on_exchange)  # type: ignore[arg-type]
+    used: Network = own_network or network  # type: ignore[assignment] # one of them is there
+    proxy = Proxy(settings, used, on_exchange, plugins=plugins)
     helpers = [each.run for each in (own_network, writer) if each is not None]
     try:
         async with serving(proxy, *helpers):

@@ -13,6 +13,7 @@ from trio_proxy.settings.headers import HeaderSettings, TrustedPeer
 from trio_proxy.settings.health import Health
 from trio_proxy.settings.limits import MAX_BODY_BYTES, Limits, PoolLimits
 from trio_proxy.settings.logging import LoggingSettings, LogLevel
+from trio_proxy.settings.middleware import MiddlewareSettings
 from trio_proxy.settings.pool import DEFAULT_POOL, PoolSettings
 from trio_proxy.settings.rate_limit import RateLimitSettings
 from trio_proxy.settings.retry import RETRY_CONDITIONS, Retry
@@ -36,6 +37,7 @@ __all__ = [
     "Limits",
     "LogLevel",
     "LoggingSettings",
+    "MiddlewareSettings",
     "Policy",
     "PoolLimits",
     "PoolSettings",

@@ -8,7 +8,7 @@ are those of ``conf/reference.toml``, which also names nginx's directives of the
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -25,6 +25,7 @@ from trio_proxy.settings.headers import HeaderSettings
 from trio_proxy.settings.health import Health
 from trio_proxy.settings.limits import Limits
 from trio_proxy.settings.logging import LoggingSettings
+from trio_proxy.settings.middleware import MiddlewareSettings
 from trio_proxy.settings.pool import DEFAULT_POOL, PoolSettings
 from trio_proxy.settings.rate_limit import RateLimitSettings
 from trio_proxy.settings.retry import Retry
@@ -51,7 +52,7 @@ class Settings(Table):
     """The whole configuration. Only upstreams have no default: there is one at least.
 
     ``upstreams`` are those of the pool named ``default`` (the short form), which takes everything
-    unless there are ``routes``.
+    unless there are ``routes``. Without any upstream each route needs a handler.
     """
 
     listen: tuple[Address, ...] = field(
@@ -73,6 +74,13 @@ class Settings(Table):
     )
     routes: tuple[RouteSettings, ...] = field(
         default=(), validator=check.tuple_of(check.instance_of(RouteSettings))
+    )
+    #: What routes can have requests pass, by their names.
+    middlewares: Mapping[str, MiddlewareSettings] = field(
+        factory=dict,
+        validator=check.mapping_of(
+            check.token("a middleware"), check.instance_of(MiddlewareSettings)
+        ),
     )
     timeouts: Timeouts = field(factory=Timeouts, validator=check.instance_of(Timeouts))
     limits: Limits = field(factory=Limits, validator=check.instance_of(Limits))
@@ -108,10 +116,10 @@ class Settings(Table):
         return self.routes or (RouteSettings(pool=DEFAULT_POOL),)
 
     def remarks(self) -> Iterator[str]:
-        """What is allowed and still looks like a slip: the pools that no route leads to.
+        """What is allowed and still looks like a slip: what no route leads to.
 
         As with nginx and Traefik that is no error: whoever takes a route away for an hour leaves
-        its pool where it is.
+        its pool and its middlewares where they are.
         """
         used = {route.pool for route in self.every_route}
         for name in self.every_pool:
@@ -121,6 +129,19 @@ class Settings(Table):
                 yield "upstreams: no route leads to them"
             else:
                 yield f"pools.{name}: no route leads to it"
+        passed = {name for route in self.every_route for name in route.middlewares}
+        for name in self.middlewares:
+            if name not in passed:
+                yield f"middlewares.{name}: no route leads through it"
+
+    def unknown_names(
+        self, *, handlers: Iterable[str] = (), middlewares: Iterable[str] = ()
+    ) -> Iterator[SettingError]:
+        """The names in routes that nothing has, beside what the program gives by these names.
+
+        `trio_proxy.open_proxy` refuses them, and so does `trio_proxy.load_file`.
+        """
+        yield from unknown_names(self.routes, self.middlewares, handlers, middlewares)
 
     @classmethod
     def conflicts(cls, values: Mapping[str, Any]) -> Iterator[SettingError]:
@@ -158,7 +179,10 @@ def _place_conflicts(values: Mapping[str, Any]) -> Iterator[SettingError]:
 
 def _pool_conflicts(values: Mapping[str, Any]) -> Iterator[SettingError]:
     upstreams, pools = values["upstreams"], values["pools"]
+    routes = values.get("routes", ())
     if not upstreams and not pools:
+        if routes and all(route is None or route.handler is not None for route in routes):
+            return
         expected = "expected at least one [[upstreams]] table"
         yield SettingError("upstreams", "is missing", expected)
     elif not upstreams and not values.get("routes", "faulty"):
@@ -178,11 +202,42 @@ def _route_conflicts(values: Mapping[str, Any]) -> Iterator[SettingError]:
         if first != index:
             wrong = f"{quote(route.path)} is there already, at index {first}"
             yield SettingError(f"routes[{index}].path", wrong, "expected each path once")
-        if names and route.pool not in names:
-            alike = difflib.get_close_matches(route.pool, names, n=1)
-            expected = f"did you mean {quote(alike[0])}?" if alike else f"expected {_any_of(names)}"
-            wrong = f"is {quote(route.pool)}, and there is no such pool"
-            yield SettingError(f"routes[{index}].pool", wrong, expected)
+        if names and route.pool is not None and route.pool not in names:
+            yield _unknown_name(f"routes[{index}].pool", route.pool, "pool", names)
+
+
+def unknown_names(
+    routes: Iterable[RouteSettings | None],
+    tables: Iterable[str],
+    handlers: Iterable[str],
+    middlewares: Iterable[str],
+) -> Iterator[SettingError]:
+    """See `Settings.unknown_names`; ``tables`` are the names of tables, None is a faulty route."""
+    known, handlers = [*tables, *middlewares], [*handlers]
+    for index, route in enumerate(routes):
+        if route is None:
+            continue
+        if route.handler is not None and route.handler not in handlers:
+            yield _unknown_name(f"routes[{index}].handler", route.handler, "handler", handlers)
+        for place, name in enumerate(route.middlewares):
+            if name not in known:
+                key = f"routes[{index}].middlewares[{place}]"
+                yield _unknown_name(key, name, "middleware", known)
+
+
+_WHERE_FROM = {
+    "pool": "a [pools.NAME] table",
+    "handler": "a program to give it to trio_proxy.open_proxy: a file alone has none",
+    "middleware": "a [middlewares.NAME] table",
+}
+
+
+def _unknown_name(key: str, name: str, what: str, names: list[str]) -> SettingError:
+    alike = difflib.get_close_matches(name, names, n=1)
+    expected = f"expected {_any_of(names) if names else _WHERE_FROM[what]}"
+    if alike:
+        expected = f"did you mean {quote(alike[0])}?"
+    return SettingError(key, f"is {quote(name)}, and there is no such {what}", expected)
 
 
 def _any_of(names: list[str]) -> str:

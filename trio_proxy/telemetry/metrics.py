@@ -109,7 +109,10 @@ class StatsCollector(Collector):
             "proxy_rejected",
             "Requests turned away by the proxy.",
             "reason",
-            {reason.slug: count for reason, count in stats.rejected.copy().items()},
+            {
+                **{reason.slug: count for reason, count in stats.rejected.copy().items()},
+                "other": stats.rejected_otherwise,
+            },
         )
         yield _counters(
             "proxy_client_disconnects",

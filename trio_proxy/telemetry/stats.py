@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, TypeAlias
 
-from trio_proxy.http.errors import ProxyError, Reason
+from trio_proxy.http.errors import ProxyError, Reason, Verdict
 from trio_proxy.http.phases import Phase
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ DURATION_BUCKETS = (
 )
 
 #: The ``type`` label of each timeout. A client that takes no bytes is out of the write budget too.
-TIMEOUT_TYPES = {
+TIMEOUT_TYPES: dict[Verdict, str] = {
     Reason.CONNECT_TIMEOUT: "connect",
     Reason.READ_TIMEOUT: "read",
     Reason.WRITE_TIMEOUT: "write",
@@ -66,7 +66,7 @@ UpstreamKey: TypeAlias = tuple[str, str]
 MAX_RETRY_REASONS = 64
 
 
-def upstream_error_type(reason: Reason) -> str:
+def upstream_error_type(reason: Verdict) -> str:
     """The ``type`` label of ``proxy_upstream_errors_total`` for a failed try."""
     if reason is Reason.CONNECTION_REFUSED:
         return "connection_refused"
@@ -132,7 +132,7 @@ class UpstreamStats:
         """Count one response head that came ``seconds`` after its try began."""
         self.duration.observe(seconds)
 
-    def failed(self, reason: Reason) -> None:
+    def failed(self, reason: Verdict) -> None:
         """Count one failed try."""
         self.errors[upstream_error_type(reason)] += 1
 
@@ -152,6 +152,7 @@ class Stats:
         "parse_errors",
         "queue_length",
         "rejected",
+        "rejected_otherwise",
         "reloads",
         "requests_in_flight",
         "requests_total",
@@ -173,7 +174,9 @@ class Stats:
         self.bytes_received = 0
         self.disconnects = dict.fromkeys(Phase, 0)
         self.timeouts = dict.fromkeys(TIMEOUT_TYPES.values(), 0)
-        self.rejected = dict.fromkeys(REJECTIONS, 0)
+        self.rejected: dict[Verdict, int] = dict.fromkeys(REJECTIONS, 0)
+        #: Answers by rows of the status table that handlers and middlewares have brought.
+        self.rejected_otherwise = 0
         self.retries: dict[str, int] = {}
         #: Failed tries that were not followed by another, by the obstacle.
         self.not_retried = dict.fromkeys(OBSTACLES, 0)
@@ -236,8 +239,11 @@ class Stats:
         if (budget := TIMEOUT_TYPES.get(reason)) is not None:
             self.timeouts[budget] += 1
         # A drain that cuts a response half-way has SHUTTING_DOWN too, but rejected nothing.
-        if reason in self.rejected and exchange.status == reason.status:
-            self.rejected[reason] += 1
+        if exchange.status == reason.status:
+            if reason in self.rejected:
+                self.rejected[reason] += 1
+            elif not isinstance(reason, Reason):
+                self.rejected_otherwise += 1
         if reason in PARSE_ERRORS and error.phase is Phase.READ_HEAD:
             self.parse_errors += 1
 

@@ -177,7 +177,7 @@ def test_a_known_key_below_the_wrong_header_is_told_where_it_belongs(text: str, 
     assert refusal(text).endswith(f"is not a known key (did you mean {guess}?)")
 
 
-@pytest.mark.parametrize("text", ["[[listeners]]", "[middlewares.office]", "listeners = 1"])
+@pytest.mark.parametrize("text", ["[[listeners]]", "listeners = 1"])
 def test_a_planned_table_is_refused_and_not_ignored(text: str) -> None:
     assert refusal(text).endswith(": is not supported by this version (expected to be left out)")
 

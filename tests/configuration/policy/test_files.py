@@ -174,7 +174,7 @@ def tables_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 #: Tables that have a reference of their own.
-ELSEWHERE = {"pools", "routes"}
+ELSEWHERE = {"pools", "routes", "middlewares"}
 
 
 def classes() -> dict[str, Any]:

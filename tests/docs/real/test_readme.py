@@ -12,6 +12,7 @@ import trio
 
 import trio_proxy.testing
 from support.documents import Document, blocks, metric_labels
+from support.examples import findable
 from support.processes import ROOT
 from support.proxy_process import ProxyProcess
 from trio_proxy.settings import Settings
@@ -21,7 +22,7 @@ PAGE = Document("README.md")
 README = PAGE.text
 FILES = [
     *("conf/proxy.toml", "conf/reference.toml", "conf/pools.toml"),
-    *("docs/when-upstreams-fail.md", "bench/README.md"),
+    *("docs/when-upstreams-fail.md", "docs/extending.md", "bench/README.md"),
 ]
 
 
@@ -47,6 +48,13 @@ def test_the_pools_and_routes_load() -> None:
         ("/", "default"),
     ]
     assert not list(settings.remarks())
+
+
+def test_the_middleware_is_the_example() -> None:
+    (text,) = blocks("toml", PAGE.section("Extending it"))
+    with findable():
+        settings = parse(text, source="README.md")
+    assert settings.routes[0].middlewares == ("keys",)
 
 
 def test_the_problems_are_what_check_says(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ from trio_proxy.server.workers.control import (
     WorkerEnd,
 )
 from trio_proxy.settings import Settings
+from trio_proxy.settings.load.plugins import import_middlewares
+from trio_proxy.settings.load.problems import ConfigError
 from trio_proxy.telemetry import loggers
 from trio_proxy.telemetry.logwriter import LogWriter
 from trio_proxy.telemetry.outputs import StreamSink
@@ -175,8 +177,10 @@ class Worker:
     ) -> None:
         self._network.hand_over(sockets)
         try:
+            # That can take longer than clients should wait for.
+            await trio.to_thread.run_sync(import_middlewares, settings)
             await self._proxy.reload(fit_to_open_files(settings))
-        except OSError as exc:
+        except (OSError, ConfigError) as exc:
             answer: Answer = Refusal(_reason(exc))
         except Exception as exc:
             # A fault of ours in here must not end a proxy that serves: the old settings stay.
@@ -201,8 +205,8 @@ class Worker:
                 pause = min(max(REPORT_SECONDS, took / REPORT_SHARE), MAX_REPORT_SECONDS)
 
 
-def _reason(exc: OSError) -> str:
-    return exc.strerror or str(exc)
+def _reason(exc: OSError | ConfigError) -> str:
+    return getattr(exc, "strerror", None) or str(exc)
 
 
 async def work(channel: Channel, writer: LogWriter) -> int:
@@ -230,7 +234,7 @@ async def _work(
         nursery.start_soon(writer.run)
         try:
             await Worker(supervisor, settings, writer).run(start, signals)
-        except OSError as exc:
+        except (OSError, ConfigError) as exc:
             status = 1
             with contextlib.suppress(OSError):
                 await supervisor.answer(start, Refusal(_reason(exc)))

@@ -12,18 +12,26 @@ from cattrs import BaseValidationError, ClassValidationError, ForbiddenExtraKeys
 from cattrs.errors import IterableValidationError
 
 from trio_proxy.settings import PoolSettings, RouteSettings, Settings
-from trio_proxy.settings.table import SettingError, key_text, named_tables_of, quote, table_of
+from trio_proxy.settings.load.plugins import expectation_of
+from trio_proxy.settings.table import (
+    SettingError,
+    Table,
+    key_text,
+    named_tables_of,
+    quote,
+    table_of,
+)
 
 #: Keys of the published format whose behaviour does not exist yet: refused, never ignored.
 #: A key that comes to life leaves this table.
 NOT_SUPPORTED: dict[type, frozenset[str]] = {
-    Settings: frozenset({"listeners", "middlewares"}),
+    Settings: frozenset({"listeners"}),
     PoolSettings: frozenset({"tls"}),
     RouteSettings: frozenset(
         {
             *("host", "methods", "headers", "query"),
             *("split", "split_cookie", "redirect", "respond", "static"),
-            *("wsgi", "wsgi_threads", "asgi", "mirror", "middlewares"),
+            *("wsgi", "wsgi_threads", "asgi", "mirror"),
             *("strip_prefix", "add_prefix", "rewrite", "event_ms"),
             *("timeouts", "limits", "retry", "rate_limit", "balance"),
         }
@@ -74,10 +82,29 @@ def _walk(error: BaseValidationError, source: str, path: str) -> Iterator[Proble
                 # A validator names its key; what structures a value leaves that to cattrs.
                 where = _join(path, exc.key) if exc.key else path + step
                 yield Problem(source, where.lstrip("."), exc.wrong, exc.expected)
-            case KeyError() if isinstance(error, ClassValidationError):
+            case KeyError() if isinstance(error, ClassValidationError) and step:
                 yield _missing(source, path, error.cl, step.lstrip("."))
+            case _ if _is_brought(error):
+                yield _refused(source, (path + step).lstrip("."), exc)
             case _:
                 raise exc
+
+
+def _is_brought(error: BaseValidationError) -> bool:
+    """Whether it is about the class of a middleware, which may refuse in any way it likes."""
+    cls = error.cl if isinstance(error, ClassValidationError) else dict
+    return attrs.has(cls) and not issubclass(cls, Table)
+
+
+def _refused(source: str, path: str, exc: Exception) -> Problem:
+    """What the validators or the constructor of somebody else's class have to say."""
+    keys = [each.name for each in exc.args if isinstance(each, attrs.Attribute)]
+    where = _join(path, key_text(keys[0])) if keys else path
+    text = str(exc.args[0]) if keys else str(exc)
+    if not isinstance(exc, ValueError | TypeError):
+        text = f"{type(exc).__name__}: {text}"
+    wrong = " ".join(text.split())[:200] or type(exc).__name__
+    return Problem(source, where, f"is refused: {wrong}", "expected what its class accepts")
 
 
 def _steps(error: BaseValidationError) -> Iterator[tuple[Exception, str]]:
@@ -97,20 +124,21 @@ def _join(path: str, key: str) -> str:
 
 
 def _missing(source: str, path: str, table: type, key: str) -> Problem:
-    metadata = attrs.fields_dict(table)[key].metadata
-    return Problem(source, _join(path, key), "is missing", metadata["expected"])
+    each = attrs.fields_dict(table)[key]
+    expected = each.metadata.get("expected") or expectation_of(each.type)
+    return Problem(source, _join(path, key), "is missing", expected)
 
 
 def _unknown(source: str, path: str, table: type, key: str) -> Problem:
     where = _join(path, key_text(key))
     if key in NOT_SUPPORTED.get(table, ()):
         return Problem(source, where, "is not supported by this version", "expected to be left out")
-    known = [each.name for each in attrs.fields(table)]
+    known = [each.name for each in attrs.fields(table) if each.init]
     elsewhere = _elsewhere(key)
     # A key that is right elsewhere is a better guess than one that looks a little like it.
     alike = _alike(key, known, cutoff=0.75 if elsewhere else 0.6)
     guesses = [guess for guess in (_either(map(quote, alike)), elsewhere) if guess]
-    expected = f"expected one of {', '.join(known)}"
+    expected = f"expected one of {', '.join(known)}" if known else "expected to be left out"
     if guesses:
         expected = f"did you mean {', or '.join(guesses)}?"
     return Problem(source, where, "is not a known key", expected)

@@ -8,7 +8,7 @@ nothing here: scalars reach the validators as TOML has them.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias, cast, get_args, get_origin
 
 import attrs
@@ -17,22 +17,64 @@ from cattrs.errors import AttributeValidationNote, IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
 from trio_proxy.http.addresses import Address
-from trio_proxy.settings import Settings, TrustedPeer, Workers
+from trio_proxy.settings import (
+    MiddlewareSettings,
+    RouteSettings,
+    Settings,
+    TrustedPeer,
+    Workers,
+)
 from trio_proxy.settings.load.inheritance import told_once, with_inherited_keys
-from trio_proxy.settings.load.problems import ConfigError, problems_in
+from trio_proxy.settings.load.plugins import make_middleware
+from trio_proxy.settings.load.problems import ConfigError, Problem, problems_in
+from trio_proxy.settings.middleware import KIND_EXPECTED
 from trio_proxy.settings.places import read_address
+from trio_proxy.settings.root import unknown_names
 from trio_proxy.settings.table import SettingError, Table, named_tables_of, show, table_of
 
 Hook: TypeAlias = Callable[[Any, Any], Any]
 
 
-def structure(document: Mapping[str, Any], *, source: str) -> Settings:
-    """Make settings of a document; raises ConfigError with all problems, named after ``source``."""
+def structure(
+    document: Mapping[str, Any],
+    *,
+    source: str,
+    handlers: Iterable[str] = (),
+    middlewares: Iterable[str] = (),
+) -> Settings:
+    """Make settings of a document; raises ConfigError with all problems, named after ``source``.
+
+    ``handlers`` and ``middlewares`` are names that routes can have beside those of the document.
+    """
     document, inherited = with_inherited_keys(document)
+    unknown = [
+        Problem(source, each.key, each.wrong, each.expected)
+        for each in unknown_names(_sound_routes(document), _names(document), handlers, middlewares)
+    ]
     try:
-        return _CONVERTER.structure(document, Settings)
+        settings = _CONVERTER.structure(document, Settings)
     except BaseValidationError as exc:
-        raise ConfigError(told_once(problems_in(exc, source), inherited)) from exc
+        problems = told_once(problems_in(exc, source), inherited)
+        raise ConfigError([*problems, *unknown]) from exc
+    if unknown:
+        raise ConfigError(unknown)
+    return settings
+
+
+def _sound_routes(document: Mapping[str, Any]) -> Iterator[RouteSettings | None]:
+    """Its routes, with None in the place of each faulty one."""
+    routes = document.get("routes")
+    for route in routes if isinstance(routes, list) else ():
+        try:
+            yield _CONVERTER.structure(route, RouteSettings)
+        except (SettingError, BaseValidationError):
+            yield None
+
+
+def _names(document: Mapping[str, Any]) -> list[str]:
+    """Those of its middlewares."""
+    tables = document.get("middlewares")
+    return [*tables] if isinstance(tables, dict) else []
 
 
 def _converter() -> Converter:
@@ -84,6 +126,8 @@ def _optional_table_hook(kind: Any, converter: Converter) -> Hook:
 
 def _table_hook(cls: Any, converter: Converter) -> Hook:
     """Structure one settings class: its keys, their validators, then the rules between keys."""
+    if cls is MiddlewareSettings:
+        return _structure_middleware
     keys = {each.name: each for each in attrs.fields(attrs.resolve_types(cls))}
     hooks = {name: _checked(key, converter) for name, key in keys.items()}
     overrides = {name: override(struct_hook=hook) for name, hook in hooks.items()}
@@ -101,6 +145,21 @@ def _table_hook(cls: Any, converter: Converter) -> Hook:
             raise exc.derive([*exc.exceptions, *conflicts]) from exc
 
     return structure_table
+
+
+def _structure_middleware(value: Any, _: Any) -> MiddlewareSettings:
+    """The table of a middleware, whose other keys are for the class that its kind names."""
+    if not isinstance(value, dict):
+        raise SettingError("", f"is {show(value)}", "expected a table")
+    try:
+        if "kind" not in value:
+            raise SettingError("kind", "is missing", KIND_EXPECTED)
+        options = {key: option for key, option in value.items() if key != "kind"}
+        settings = MiddlewareSettings(kind=value["kind"], options=options)
+        make_middleware(settings)
+    except SettingError as exc:
+        raise ClassValidationError("a faulty kind", [exc], MiddlewareSettings) from exc
+    return settings
 
 
 def _named_tables_hook(kind: Any, converter: Converter) -> Hook:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import tomli
@@ -50,8 +50,17 @@ def find_and_load(
     return from_environment(environ), None
 
 
-def load_file(path: str | os.PathLike[str]) -> Settings:
-    """The settings in a TOML file of at most 1 MiB of UTF-8; raises ConfigError."""
+def load_file(
+    path: str | os.PathLike[str],
+    *,
+    handlers: Iterable[str] = (),
+    middlewares: Iterable[str] = (),
+) -> Settings:
+    """The settings in a TOML file of at most 1 MiB of UTF-8; raises ConfigError.
+
+    ``handlers`` and ``middlewares`` are the names under which `trio_proxy.open_proxy` will be given
+    some, so that routes can have them; the mappings themselves will do.
+    """
     source = os.fspath(path)
     try:
         with Path(path).open("rb") as file:
@@ -66,11 +75,20 @@ def load_file(path: str | os.PathLike[str]) -> Settings:
     except UnicodeDecodeError as exc:
         where = "line {}".format(raw.count(b"\n", 0, exc.start) + 1)
         raise _fault(source, where, f"is not UTF-8: {exc.reason}", "expected UTF-8") from exc
-    return parse(text, source=source)
+    return parse(text, source=source, handlers=handlers, middlewares=middlewares)
 
 
-def parse(text: str, *, source: str) -> Settings:
-    """The settings in a TOML document. Raises ConfigError, whose problems call it ``source``."""
+def parse(
+    text: str,
+    *,
+    source: str,
+    handlers: Iterable[str] = (),
+    middlewares: Iterable[str] = (),
+) -> Settings:
+    """The settings in a TOML document. Raises ConfigError, whose problems call it ``source``.
+
+    For the names see `load_file`.
+    """
     try:
         document = tomli.loads(text)
     except tomli.TOMLDecodeError as exc:
@@ -81,7 +99,7 @@ def parse(text: str, *, source: str) -> Settings:
         raise _fault(source, "", wrong, "expected integers of 64 bits") from exc
     except RecursionError as exc:
         raise _fault(source, "", "is nested too deeply", "expected tables and keys") from exc
-    return structure(document, source=source)
+    return structure(document, source=source, handlers=handlers, middlewares=middlewares)
 
 
 def _split_position(message: str) -> tuple[str, str]:
