@@ -22,6 +22,7 @@ README = PAGE.text
 FILES = [
     *("conf/proxy.toml", "conf/reference.toml", "conf/pools.toml"),
     *("docs/when-upstreams-fail.md", "bench/README.md"),
+    *("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
 ]
 
 

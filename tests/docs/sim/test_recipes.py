@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trio
 
 from support.conversation import Speaker
@@ -111,3 +112,23 @@ class Failing:
 
     async def handle(self, exchange: object, request: object, sink: object) -> None:
         raise ZeroDivisionError
+
+
+async def test_a_handler_that_never_ends_is_ended() -> None:
+    """By the total deadline, which no handler can forget."""
+    seen = Seen()
+    async with client_of(chain([STAMP], Sleeping()), seen) as client:
+        began = trio.current_time()
+        answer = await client.ask(get(b"/"))
+        assert (answer.status, answer[b"X-Served-By"]) == (504, b"us")
+        assert trio.current_time() - began == pytest.approx(10.0)
+    assert [exchange.error and exchange.error.reason for exchange in seen.ended] == [
+        Reason.TOTAL_TIMEOUT
+    ]
+
+
+class Sleeping:
+    """A handler that has forgotten what it is for."""
+
+    async def handle(self, exchange: object, request: object, sink: object) -> None:
+        await trio.sleep_forever()
