@@ -184,7 +184,8 @@ async def test_a_program_drains(
     names = {"trio_proxy": trio_proxy, "settings": settings}
     await eval(code, names)
     assert capsys.readouterr().out == "['127.0.0.1:9001', '127.0.0.1:9002']\n"
-    assert {member.name: member.weight for member in names["proxy"].pool.members} == {  # type: ignore[attr-defined]
+    pool = names["proxy"].pools["default"]  # type: ignore[attr-defined]
+    assert {member.name: member.weight for member in pool.members} == {
         "127.0.0.1:9001": 1,
         "127.0.0.1:9002": 5,
     }
