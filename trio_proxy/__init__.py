@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trio_proxy.exchange.contract import Handler, Middleware, Next, Sink, SinkFilter
-    from trio_proxy.exchange.deadlines import Wait
     from trio_proxy.exchange.exchange import Exchange
+    from trio_proxy.exchange.waits import Wait
     from trio_proxy.handlers.respond import respond
     from trio_proxy.http.addresses import Address, TcpAddress, UnixAddress, parse_address
     from trio_proxy.http.errors import ProxyError, Reason, Source, Verdict
@@ -113,7 +113,7 @@ _HOMES = {
         "Sink",
         "SinkFilter",
     ),
-    "exchange.deadlines": ("Wait",),
+    "exchange.waits": ("Wait",),
     "exchange.exchange": ("Exchange",),
     "handlers.respond": ("respond",),
     "http.addresses": (

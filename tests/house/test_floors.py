@@ -7,6 +7,7 @@ one that only a type checker sees.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,3 +206,34 @@ def test_a_circle_is_found() -> None:
     """The check itself is checked on three modules and a bystander."""
     imports = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
     assert circles(imports) == [["a", "b", "c"]]
+
+
+# The drawings in ARCHITECTURE.md
+
+DRAWINGS = Path(__file__).parents[2] / "ARCHITECTURE.md"
+
+
+def rooms_between(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Each room that imports others, and which."""
+    found: dict[str, set[str]] = {}
+    for module, others in imports.items():
+        here = module.partition(".")[0]
+        for there in {other.partition(".")[0] for other in others} - {here}:
+            found.setdefault(here, set()).add(there)
+    return found
+
+
+def test_the_drawing_of_the_rooms_shows_who_imports_whom() -> None:
+    """All of it, and nothing else; each line has the rooms of lower floors alone."""
+    lines = re.findall(r"^(\w+) +─► (.*)$", DRAWINGS.read_text(), re.MULTILINE)
+    drawn = {room: set(others.split()) for room, others in lines}
+    assert len(drawn) == len(lines)
+    assert drawn == rooms_between(imports_between(ROOT))
+
+
+def test_the_drawing_of_the_floors_has_every_room_on_its_own() -> None:
+    """From the roof down."""
+    lines = re.findall(r"^  (\d) +(\w[\w ]*)$", DRAWINGS.read_text(), re.MULTILINE)
+    drawn = {room: int(floor) for floor, rooms in lines for room in rooms.split()}
+    assert drawn == FLOORS
+    assert [int(floor) for floor, _ in lines] == sorted(set(FLOORS.values()), reverse=True)

@@ -2,6 +2,8 @@
 
 Every conversation can be had in three ways: all bytes in one read, one byte per read, and in one
 read with the beginning of another message behind them. What is understood must not depend on it.
+
+Beside each wire an h11 reads the same bytes, as the referee of what the wire's own is told.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from attrs import define, field
 
+from support import h11_referee
+from support.h11_referee import Referee
 from trio_proxy.codec.h1.requests import HeadLimits
 from trio_proxy.codec.h1.wire import ClientWire, ServerWire
 from trio_proxy.http.errors import ProtocolError, Reason
@@ -68,20 +72,23 @@ def hear_requests(pieces: Iterable[bytes], limits: HeadLimits = LIMITS) -> Heard
     wire, heard = ServerWire(limits), Heard()
     wire.start_cycle(limits)
     current: Message | None = None
+    referee = h11_referee.of_requests()
     try:
         for piece in pieces:
             wire.feed(piece)
             while True:
                 if current is None:
-                    request = wire.next_request()
+                    request = _next_request(wire, referee)
                     if request is None:
                         break
                     current = Message(request)
                     heard.messages.append(current)
-                _take_body(wire, current)
+                _take_body(wire, current, referee)
                 if not current.complete:
                     break
                 current = None
+                referee.answer()
+                referee = h11_referee.of_requests()
                 wire.start_cycle(limits)
     except ProtocolError as exc:
         heard.error = exc
@@ -100,31 +107,59 @@ def hear_response(
     """Read the interim and the final response to one request of that method."""
     wire, heard = asked(method, upgrade=upgrade, limits=limits), Heard()
     final: Message | None = None
+    referee = h11_referee.of_responses(method, upgrade)
     try:
         for piece in pieces:
             wire.feed(piece)
-            while final is None and (head := wire.next_response()) is not None:
+            while final is None and (head := _next_response(wire, referee)) is not None:
                 message = Message(head)
                 heard.messages.append(message)
                 message.complete = head.status < 200
                 if head.status >= 200 or head.status == 101:
                     final = message
             if final is not None and final.head.status != 101:
-                _take_body(wire, final)
+                _take_body(wire, final, referee)
         if eof:
             wire.feed_eof()
             if final is not None:
                 final.complete = wire.body_complete
+                if final.head.status != 101:
+                    referee.end(complete=final.complete)
     except ProtocolError as exc:
         heard.error = exc
     heard.leftover = wire.leftover
     return heard
 
 
-def _take_body(wire: ServerWire | ClientWire, message: Message) -> None:
-    message.body += wire.take_body()
+def _next_request(wire: ServerWire, referee: Referee) -> Request | None:
+    before = wire.leftover
+    request = wire.next_request()
+    if request is not None:
+        referee.request(_taken(before, wire), request)
+    return request
+
+
+def _next_response(wire: ClientWire, referee: Referee) -> ResponseHead | None:
+    before = wire.leftover
+    head = wire.next_response()
+    if head is not None:
+        referee.response(_taken(before, wire), head)
+    return head
+
+
+def _take_body(wire: ServerWire | ClientWire, message: Message, referee: Referee) -> None:
+    before = wire.leftover
+    content = wire.take_body()
+    message.body += content
     message.complete = wire.body_complete
     message.trailers = wire.trailers
+    data = _taken(before, wire)
+    referee.body(data, content, wire.trailers, complete=wire.body_complete)
+
+
+def _taken(before: bytes, wire: ServerWire | ClientWire) -> bytes:
+    """What a wire has taken of the bytes that it had."""
+    return before[: len(before) - len(wire.leftover)]
 
 
 def asked(
@@ -147,7 +182,7 @@ def parsed(head: bytes) -> Request:
     """The request of a whole head that is well-formed."""
     wire = ServerWire(LIMITS)
     wire.feed(head)
-    request = wire.next_request()
+    request = _next_request(wire, h11_referee.of_requests())
     assert request is not None
     return request
 
@@ -156,7 +191,7 @@ def served(head: bytes = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n") -> Serv
     """A client connection on which a request has been read."""
     wire = ServerWire(LIMITS)
     wire.feed(head)
-    assert wire.next_request() is not None
+    assert _next_request(wire, h11_referee.of_requests()) is not None
     return wire
 
 

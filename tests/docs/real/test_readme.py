@@ -23,6 +23,7 @@ README = PAGE.text
 FILES = [
     *("conf/proxy.toml", "conf/reference.toml", "conf/pools.toml"),
     *("docs/when-upstreams-fail.md", "docs/extending.md", "bench/README.md"),
+    *("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
 ]
 
 
