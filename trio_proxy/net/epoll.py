@@ -7,7 +7,8 @@ waits for that set's own descriptor, which trio can wait for like a socket. Unli
 sees a FIN behind bytes that nobody has read yet (``EPOLLRDHUP``).
 
 The same events say when there is something to read or room to write. So a stream waits for these,
-too (`net.epoll_stream`): trio's own wait registers the socket anew each time, which is a system call.
+too (`net.epoll_stream`): trio's own wait registers the socket anew each time, which is a system
+call.
 
 Where there is no epoll, one task looks at every socket in turn, `SWEEP_SECONDS` apart. It cannot
 see a FIN behind unread bytes, so there such a departure is noticed when the bytes are read.
