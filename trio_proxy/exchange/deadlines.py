@@ -74,11 +74,73 @@ class TryUnderWay(Protocol):
         ...
 
 
+class ExchangeScope:
+    """The cancel scope of an exchange, and of the next one on the same connection.
+
+    Its deadline is the total budget. To make, enter and leave a scope costs three times as much as
+    to move the deadline of one that is there. So one that was not cancelled is not left at the end
+    of an exchange, but serves the next one; until then its deadline is the last one's, and whoever
+    waits meanwhile has `Deadlines.absorb` look at what cancels him. Nothing else may stay entered
+    between two exchanges.
+    """
+
+    __slots__ = ("_deadlines", "_scope", "cancelled_caught")
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+        self._scope: trio.CancelScope | None = None
+        #: Whether the block has ended by its cancellation.
+        self.cancelled_caught = False
+
+    def __enter__(self) -> ExchangeScope:
+        scope, deadlines = self._scope, self._deadlines
+        self.cancelled_caught = False
+        if scope is not None and scope.cancel_called:
+            self.leave(None, None, None)  # its deadline has passed since
+            scope = None
+        if scope is None:
+            scope = self._scope = trio.CancelScope(deadline=deadlines.total_at)
+            scope.__enter__()
+        else:
+            scope.deadline = deadlines.total_at
+        deadlines.scope_opened(scope)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        scope = self._scope
+        assert scope is not None
+        if not scope.cancel_called:
+            return False
+        self._scope = None
+        absorbed = scope.__exit__(exc_type, exc, traceback)
+        self.cancelled_caught = scope.cancelled_caught
+        return bool(absorbed)
+
+    def leave(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Leave the scope for good, if there is one; whether that has absorbed the exception."""
+        scope, self._scope = self._scope, None
+        return scope is not None and bool(scope.__exit__(exc_type, exc, traceback))
+
+
 class Deadlines:
-    """The deadlines of the exchanges on one connection, one exchange after the other."""
+    """The deadlines of the exchanges on one connection, one exchange after the other.
+
+    It is a ``with`` block around all of them.
+    """
 
     __slots__ = (
         "_ended_in",
+        "_exchange_scope",
         "_spare",
         "budgets",
         "failure",
@@ -96,6 +158,7 @@ class Deadlines:
     def __init__(self, timers: Timers, budgets: Budgets) -> None:
         self.timers = timers
         self._spare: WaitBlock | None = None
+        self._exchange_scope = ExchangeScope(self)
         self.restart(None, budgets)
 
     def restart(self, subject: Subject | None, budgets: Budgets) -> None:
@@ -133,12 +196,35 @@ class Deadlines:
         if self.scope is not None:
             self.scope.deadline = math.inf
 
-    def open_scope(self) -> trio.CancelScope:
-        """The scope to run the exchange in, to be entered at once."""
-        scope = self.scope = trio.CancelScope(deadline=self.total_at)
+    def open_scope(self) -> ExchangeScope:
+        """The scope to run the exchange in, a ``with`` block to be entered at once."""
+        return self._exchange_scope
+
+    def scope_opened(self, scope: trio.CancelScope) -> None:
+        """The block was entered."""
+        self.scope = scope
         if self.failure is not None:
             scope.cancel(reason=str(self.failure))
-        return scope
+
+    def absorb(self, cancelled: trio.Cancelled) -> bool:
+        """Between two exchanges: whether it was the last one's scope that has been cancelled."""
+        return self._exchange_scope.leave(trio.Cancelled, cancelled, cancelled.__traceback__)
+
+    def leave_scope(self) -> None:
+        """There is no further exchange on this connection."""
+        self._exchange_scope.leave(None, None, None)
+
+    def __enter__(self) -> Deadlines:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """The connection ends."""
+        return self._exchange_scope.leave(exc_type, exc, traceback)
 
     def remaining(self) -> float:
         """Seconds left of the total budget, never negative; `math.inf` if it is not running."""

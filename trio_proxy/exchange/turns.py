@@ -29,6 +29,10 @@ class Turns:
         self._taken += turns
         return self._taken >= TURNS_WITHOUT_CHECKPOINT
 
+    def rest(self) -> None:
+        """The connection waits for its client, so the others have their turn anyway."""
+        self._taken = 0
+
     async def pass_on(self) -> None:
         """Let the others run."""
         self._taken = 0

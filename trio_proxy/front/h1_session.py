@@ -65,20 +65,30 @@ class ServerSession:
         self._service.add(self)
         self._stream.on_hangup = self._on_hangup
         try:
-            while self._wire.has_begun or await self._await_first_byte():
-                if self._turns.take():
-                    await self._turns.pass_on()
-                if not await self._serve():
-                    break
+            with self._deadlines:
+                while await self._await_request() and await self._serve():
+                    pass
         finally:
             self._idle.timers.forget(self._idle)
             self._stream.close()
             self._service.remove(self)
 
+    async def _await_request(self) -> bool:
+        """Wait until something of a request is there; False if none comes."""
+        while True:
+            try:
+                if self._turns.take():
+                    await self._turns.pass_on()
+                return self._wire.has_begun or await self._await_first_byte()
+            except trio.Cancelled as exc:
+                if not self._deadlines.absorb(exc):
+                    raise
+
     async def _await_first_byte(self) -> bool:
         """Idle until the client sends something; False if it ends the connection instead."""
         if self._service.draining:
             return False
+        self._turns.rest()
         stream, idle = self._stream, self._idle
         idle.is_waiting = True
         idle.put_off(idle.timers.now() + self._service.plan.budgets.idle)
@@ -128,6 +138,7 @@ class ServerSession:
             self._end(exchange)
         if sink.keep_alive and exchange.is_complete:
             return True
+        self._deadlines.leave_scope()
         await self._close(exchange, sink)
         return False
 

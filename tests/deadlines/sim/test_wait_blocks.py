@@ -33,7 +33,8 @@ async def exchange_with(seconds: Mapping[str, float]) -> AsyncIterator[Exchange]
         exchange.deadlines = Deadlines(timers, Budgets(seconds))
         exchange.deadlines.restart(exchange, Budgets(seconds))
         exchange.deadlines.start_total(timers.now())
-        yield exchange
+        with exchange.deadlines:
+            yield exchange
         nursery.cancel_scope.cancel()
 
 
@@ -231,3 +232,36 @@ async def test_the_first_reason_to_end_an_exchange_stays() -> None:
         exchange.abort(late)
         took, error = await wait_for_ever(exchange, Wait.READ)
         assert (took, error) == (0.0, gone)
+
+
+async def test_a_scope_serves_one_exchange_after_the_other() -> None:
+    """Each has its own deadline; that of one that is over ends neither the next nor the pause."""
+    async with exchange_with({"total": 5.0}) as exchange:
+        deadlines = exchange.deadlines
+        for _ in range(3):
+            deadlines.start_total(trio.current_time())
+            with deadlines.open_scope() as scope:
+                await trio.sleep(4.0)
+            assert not scope.cancelled_caught
+            deadlines.let_go()
+            try:
+                await trio.sleep(60.0)
+            except trio.Cancelled as exc:
+                assert deadlines.absorb(exc)
+            deadlines.restart(exchange, deadlines.budgets)
+        assert trio.current_time() == 3 * (4.0 + 1.0)
+
+
+async def test_a_cancellation_from_outside_is_not_absorbed() -> None:
+    """Somebody stops all of it between two exchanges."""
+    async with exchange_with({"total": 5.0}) as exchange:
+        deadlines = exchange.deadlines
+        with trio.move_on_after(1.0) as outside, deadlines:
+            with deadlines.open_scope():
+                pass
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled as exc:
+                assert not deadlines.absorb(exc)
+                raise
+        assert outside.cancelled_caught
