@@ -79,6 +79,7 @@ class Exchange:
         "ended_at",
         "ended_in",
         "error",
+        "head_at",
         "head_sent",
         "is_complete",
         "is_peer_trusted",
@@ -135,6 +136,8 @@ class Exchange:
         #: The phase that the exchange was in when it ended.
         self.ended_in = _READ_HEAD
         self.ended_at = 0.0
+        #: When its head was complete: nearly always it comes with the first byte.
+        self.head_at = started_at
         #: When the last byte of the request was read; infinite before.
         self.received_at = math.inf
         self.status = 0

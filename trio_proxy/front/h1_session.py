@@ -120,6 +120,7 @@ class ServerSession:
                 request = head_at_once(wire, exchange)
                 if request is None:
                     request = await read_head(wire, self._stream, exchange)
+                    exchange.head_at = service.timers.now()
                 if self._was_reset:
                     detail = "reset"
                     raise ProxyError(Source.CLIENT, Phase.ROUTE, Reason.CLIENT_GONE, detail=detail)
@@ -128,7 +129,7 @@ class ServerSession:
             else:
                 sink.request = request
                 if wire.body_complete:
-                    exchange.received_at = service.timers.now()
+                    exchange.received_at = exchange.head_at
                 else:
                     content = H1Content(wire, self._stream, exchange, plan.max_body_bytes)
                     content.awaits_continue = request.expects_continue

@@ -38,7 +38,7 @@ async def serve_exchange(exchange: Exchange, request: Request, sink: Sink, plan:
     failure: ProxyError | None = None
     try:
         budget = _meet_client(exchange, request, plan)
-        deadlines.start_total(deadlines.timers.now(), budget)
+        deadlines.start_total(exchange.head_at, budget)
         with deadlines.open_scope() as scope:
             if request.via or budget is not None or not request.body.is_empty:
                 check_request(request, plan, budget)

@@ -44,12 +44,14 @@ class Headers:  # noqa: PLW1641 (what can be changed has no hash)
     `trio_proxy.http.names` says about the fields, but for a Host in front, where it belongs.
     """
 
-    __slots__ = ("_marks", "kinds", "lines")
+    __slots__ = ("_marks", "is_fresh", "kinds", "lines")
 
     def __init__(self, fields: Iterable[tuple[bytes | str, bytes | str]] = ()) -> None:
         """Raises ValueError as `add` does."""
         self.lines: list[bytes] = []
         self.kinds = 0
+        #: Nobody has them yet but who has just made them, so a message can take them as they are.
+        self.is_fresh = False
         #: None if they have to be found first.
         self._marks: Marks | None = None
         if isinstance(fields, Headers):
@@ -254,10 +256,22 @@ class Headers:  # noqa: PLW1641 (what can be changed has no hash)
 def headers_read(lines: list[bytes], marks: Marks, kinds: int) -> Headers:
     """The fields of lines that have been checked, and what their names say."""
     headers = Headers()
+    headers.is_fresh = True
     headers.lines = lines
     headers._marks = marks
     headers.kinds = kinds
     return headers
+
+
+def own_headers(fields: Iterable[tuple[bytes | str, bytes | str]]) -> Headers:
+    """The fields for a message that is made with these: a copy, unless nobody else has them.
+
+    Raises ValueError as `Headers.add` does.
+    """
+    if isinstance(fields, Headers) and fields.is_fresh:
+        fields.is_fresh = False
+        return fields
+    return Headers(fields)
 
 
 def _lower(name: bytes | str) -> bytes:

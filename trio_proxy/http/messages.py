@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 from trio_proxy.http.headers import Field as Field
 from trio_proxy.http.headers import Fields as Fields
-from trio_proxy.http.headers import Headers
+from trio_proxy.http.headers import own_headers
 
 #: A piece of a body. A memoryview is of a shared buffer, and only valid until the next await.
 Chunk: TypeAlias = bytes | bytearray | memoryview
@@ -162,7 +162,7 @@ class Request:
         self.target = target
         self.version = version
         self.host = host
-        self.fields = Headers(fields)
+        self.fields = own_headers(fields)
         self.body = body
         self.keep_alive = keep_alive
         self.options = options
@@ -208,7 +208,7 @@ class ResponseHead:
         upgrade: bytes = b"",
     ) -> None:
         self.status = status
-        self.fields = Headers(fields)
+        self.fields = own_headers(fields)
         self.reason = reason
         self.version = version
         self.body = body

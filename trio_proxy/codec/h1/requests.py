@@ -69,12 +69,12 @@ def _interpret(
     expects_continue = False
     if names.EXPECT in values and is_http11 and not body.is_empty:
         expects_continue = [value.lower() for value in values[names.EXPECT]] == [b"100-continue"]
-    request = Request(
+    return Request(
         method,
         target,
         version,
         host,
-        (),
+        fields,
         body,
         b"close" not in options and (is_http11 or b"keep-alive" in options),
         options,
@@ -82,8 +82,6 @@ def _interpret(
         expects_continue,
         upgrade,
     )
-    request.fields = fields  # nobody else's, so they need not be copied
-    return request
 
 
 #: What Connection says nearly always; one list for all heads, which nobody changes.

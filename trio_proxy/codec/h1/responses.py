@@ -45,9 +45,9 @@ def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> ResponseHe
     status, is_http11 = int(digits), version == b"1.1"
     options = connection_options(values)
     body, declared = _response_body(method, status, values, is_http11)
-    response = ResponseHead(
+    return ResponseHead(
         status,
-        (),
+        fields,
         reason or b"",
         version,
         body,
@@ -56,8 +56,6 @@ def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> ResponseHe
         options,
         b",".join(values.get(names.UPGRADE, ())),
     )
-    response.fields = fields  # nobody else's, so they need not be copied
-    return response
 
 
 def _response_body(
