@@ -65,6 +65,7 @@ def types(session: nox.Session) -> None:
     """mypy --strict; the configuration is in pyproject.toml."""
     session.install("-e", ".[tests,types]")
     session.run("mypy", *session.posargs)
+    session.run("mypy", "--strict", "examples", *session.posargs)
 
 
 @nox.session
