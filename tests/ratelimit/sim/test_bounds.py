@@ -71,7 +71,7 @@ async def limited(settings: RateLimitSettings, handler: Any) -> Any:
 
 
 #: What a hundred thousand requests have in common.
-REQUEST = Request(b"GET", b"/", b"1.1", b"a", (), NO_BODY, keep_alive=True)
+REQUEST = Request(b"GET", b"/", b"1.1", b"a", (), body=NO_BODY, keep_alive=True)
 
 
 async def ask(handler: Any, client_ip: str) -> int:

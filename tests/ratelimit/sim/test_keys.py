@@ -31,7 +31,7 @@ CONTROLS = bytes([*range(0x20), 0x7F])
 
 
 def make_request(*fields: Field) -> Request:
-    return Request(b"GET", b"/", b"1.1", b"a.test", fields, NO_BODY, keep_alive=True)
+    return Request(b"GET", b"/", b"1.1", b"a.test", fields, body=NO_BODY, keep_alive=True)
 
 
 def from_client(client_ip: str) -> Client:

@@ -289,7 +289,8 @@ def test_a_request_made_by_a_handler_goes_the_same_way() -> None:
     read = parsed(head(b"A: 1", b"Connection: close, b", b"B: 2"))
     fields = [("host", "x"), ("A", "1"), ("Connection", "close, b"), ("B", "2"), ("X-Real-IP", "y")]
     made = Request(
-        *(read.method, read.target, read.version, read.host, fields, read.body),
+        *(read.method, read.target, read.version, read.host, fields),
+        body=read.body,
         keep_alive=True,
         options=[b"close", b"b"],
     )

@@ -51,7 +51,16 @@ def test_a_request(
     told = h11.Connection(h11.SERVER)
     tell_of_request(
         told,
-        Request(method, b"/", version, b"example.com", [], body, keep_alive, upgrade=upgrade),
+        Request(
+            method,
+            b"/",
+            version,
+            b"example.com",
+            [],
+            body=body,
+            keep_alive=keep_alive,
+            upgrade=upgrade,
+        ),
     )
     assert state_of(told) == state_of(reading)
     if is_chunked:

@@ -75,12 +75,12 @@ def _interpret(
         version,
         host,
         fields,
-        body,
-        b"close" not in options and (is_http11 or b"keep-alive" in options),
-        options,
-        values.get(names.VIA, ()),
-        expects_continue,
-        upgrade,
+        body=body,
+        keep_alive=b"close" not in options and (is_http11 or b"keep-alive" in options),
+        options=options,
+        via=values.get(names.VIA, ()),
+        expects_continue=expects_continue,
+        upgrade=upgrade,
     )
 
 

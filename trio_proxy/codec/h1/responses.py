@@ -49,12 +49,12 @@ def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> ResponseHe
         status,
         fields,
         reason or b"",
-        version,
-        body,
-        declared,
-        b"close" not in options and (is_http11 or b"keep-alive" in options),
-        options,
-        b",".join(values.get(names.UPGRADE, ())),
+        version=version,
+        body=body,
+        declared_length=declared,
+        keep_alive=b"close" not in options and (is_http11 or b"keep-alive" in options),
+        options=options,
+        upgrade=b",".join(values.get(names.UPGRADE, ())),
     )
 
 

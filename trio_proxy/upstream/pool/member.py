@@ -49,6 +49,7 @@ class Member:
         rules: MemberRules,
         health: HealthRules,
         gauges: Gauges,
+        *,
         freed: Callable[[], None],
         changed: Callable[[], None],
         room_changed: Callable[[], None],

@@ -52,6 +52,7 @@ class Pool:
         directory: Directory,
         gauges_of: Callable[[str], Gauges],
         queue_lengths: dict[str, int],
+        *,
         label: str = "",
     ) -> None:
         self.name = name

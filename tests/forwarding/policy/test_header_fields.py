@@ -100,7 +100,7 @@ def test_a_copy_and_the_headers_of_a_message_are_its_own() -> None:
     shared = Headers(FIELDS)
     copy = shared.copy()
     heads = [ResponseHead(200, shared), ResponseHead(200, shared)]
-    request = Request(b"GET", b"/", b"1.1", b"a", shared, NO_BODY, keep_alive=True)
+    request = Request(b"GET", b"/", b"1.1", b"a", shared, body=NO_BODY, keep_alive=True)
     for each in (copy, heads[0].fields, request.fields):
         each.add(b"Set-Cookie", b"secret")
         each.remove(b"X-A")
@@ -144,7 +144,7 @@ def changes(name: bytes | str, value: bytes | str) -> list[Callable[[Headers], o
         lambda headers: Headers([*headers, (name, value)]),
         lambda headers: ResponseHead(200, [(b"A", b"1"), (name, value)]),
         lambda headers: Request(
-            b"GET", b"/", b"1.1", b"a", [(name, value)], NO_BODY, keep_alive=True
+            b"GET", b"/", b"1.1", b"a", [(name, value)], body=NO_BODY, keep_alive=True
         ),
     ]
 
