@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.exchanges import exchange_with
 from trio_proxy.http.addresses import TcpAddress
 from trio_proxy.http.errors import ProxyError
 from trio_proxy.policy.breaker import BreakerRules
@@ -91,9 +92,8 @@ class Play:
         self.leased: list[Slot] = []
 
     def begin(self) -> None:
-        holder: Any = SimpleNamespace()
         try:
-            slot = self.pool._maybe_assign(holder, Choice(), self.now)
+            slot = self.pool.lease_nowait(exchange_with(), Choice(), self.now)
         except ProxyError:
             return
         if slot is not None:

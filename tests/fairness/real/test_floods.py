@@ -28,12 +28,12 @@ async def take_all(stream: trio.SocketStream) -> None:
         pass
 
 
-async def test_a_unix_socket_that_is_away(tmp_path: Path) -> None:
+async def test_a_unix_socket_that_is_away(unix_path: Path) -> None:
     """Its dials fail without a wait: after each of them the others have a turn."""
     seen: list[Exchange] = []
     settings = Settings(
         listen=(TcpAddress("127.0.0.1", 0),),
-        upstreams=(UpstreamSettings(unix=str(tmp_path / "away.sock"), max_fails=0),),
+        upstreams=(UpstreamSettings(unix=str(unix_path), max_fails=0),),
     )
     with trio.fail_after(DEADLINE):
         async with open_proxy(settings, on_exchange=seen.append) as proxy:

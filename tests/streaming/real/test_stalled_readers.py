@@ -79,11 +79,11 @@ async def test_a_client_that_stalls_costs_a_small_piece_at_most(receive_buffer: 
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-async def test_what_a_socket_has_room_for(kind: str, tmp_path: Path) -> None:
+async def test_what_a_socket_has_room_for(kind: str, unix_path: Path) -> None:
     """It is told beforehand, so that of a large piece hardly anything is left."""
     address: Address = TcpAddress("127.0.0.1", 0)
     if kind == "unix":
-        address = UnixAddress(str(tmp_path / "socket"))
+        address = UnixAddress(str(unix_path))
     with contextlib.closing(SocketNetwork()) as network:
         listener = await network.listen(address)
         far: Stream = await network.dial(listener.address)
