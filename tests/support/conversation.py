@@ -50,16 +50,17 @@ class Speaker(Peer):
     async def read_request(self) -> Message:
         """A whole request."""
         head = await self.read_head()
-        return await self._with_body(head, until_close=False)
+        return await self.with_body(head, until_close=False)
 
     async def read_response(self, method: bytes = b"GET") -> Message:
         """A whole response to a request of that method; one without framing ends the stream."""
         head = await self.read_head()
         if method == b"HEAD" or head.status < 200 or head.status in (204, 304):
             return head
-        return await self._with_body(head, until_close=True)
+        return await self.with_body(head, until_close=True)
 
-    async def _with_body(self, head: Message, *, until_close: bool) -> Message:
+    async def with_body(self, head: Message, *, until_close: bool) -> Message:
+        """The message of this head; without framing it has no body, or ends the stream."""
         lengths, codings = head.all(b"content-length"), head.all(b"transfer-encoding")
         assert len(lengths) + len(codings) <= 1, f"more than one framing field: {head.raw!r}"
         if lengths:

@@ -7,7 +7,6 @@ import trio
 import trio.testing
 
 from support.log_sinks import ListSink, exchange, message
-from trio_proxy.exchange.exchange import Exchange
 from trio_proxy.http.errors import ProxyError, Reason, Source
 from trio_proxy.http.phases import Phase
 from trio_proxy.telemetry.logwriter import LogWriter
@@ -134,8 +133,6 @@ def test_a_waiting_failure_keeps_no_frames(sink: ListSink) -> None:
     except ProxyError as exc:
         failed.error = exc
     writer.put(failed)
-    (waiting,) = writer._queue
-    assert isinstance(waiting, Exchange)
-    assert waiting.error is not None
-    assert waiting.error.__traceback__ is None
-    assert (waiting.error.reason, waiting.error.detail) == (Reason.CONNECTION_RESET, "EPIPE")
+    assert failed.error is not None
+    assert failed.error.__traceback__ is None
+    assert (failed.error.reason, failed.error.detail) == (Reason.CONNECTION_RESET, "EPIPE")

@@ -103,7 +103,7 @@ class Upstreams(SimNet):
             await self._answer(peer, step.removesuffix("_in_body"), b"", head)
             await peer.receive_all()
             return False
-        whole = await peer._with_body(head, until_close=False)
+        whole = await peer.with_body(head, until_close=False)
         assert whole.body == expected
         assert bool(whole.trailers) == (b"transfer-encoding" in head)
         self.wholes[number] += 1
@@ -187,7 +187,7 @@ class Client:
         if request.method == "HEAD":
             return head
         try:
-            return await peer._with_body(head, until_close=True)
+            return await peer.with_body(head, until_close=True)
         except (EOFError, OSError):
             return None
 

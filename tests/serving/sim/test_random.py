@@ -190,7 +190,7 @@ class Visitor:
             assert head[b"x-number"] == b"%d" % number
         if one.method == "HEAD":
             return head
-        message = await peer._with_body(head, until_close=True)
+        message = await peer.with_body(head, until_close=True)
         assert head.status != 200 or message.body == one.answer_body(number)
         return message
 
